@@ -1,0 +1,26 @@
+/* safetensors: u64 little-endian N, N bytes of JSON, then the data (offsets relative to its start). Files are
+ * mapped read-only; every offset, product and name is checked first. What the reference library rejects is
+ * rejected (holes, overlaps, short or long files, unknown types), and duplicate keys besides. A Git LFS
+ * pointer, an HTML page and an empty file are named as such. */
+#ifndef SMGPT_CHECKPOINT_SAFETENSORS_H
+#define SMGPT_CHECKPOINT_SAFETENSORS_H
+
+#include "util/err.h"
+#include "util/file.h"
+#include "util/tensor.h"
+
+struct safetensors {
+    struct tensor_list tensors; /* borrowed data in the maps */
+    struct file_map *maps;
+    int n_maps;
+};
+/* One file. */
+enum status safetensors_open(struct safetensors *s, const char *path, struct err *err);
+/* A model directory: model.safetensors, or the shards that model.safetensors.index.json names. ST_INPUT with
+ * a hint when there are only .bin/.gguf/.pth weights or none at all. */
+enum status safetensors_open_model(struct safetensors *s, const char *dir, struct err *err);
+void safetensors_close(struct safetensors *s);
+/* Written as the Python library orders it (by dtype, then name), metadata {"format":"pt"}, beside and renamed, mode 0644 & ~umask. */
+enum status safetensors_write(const char *path, const struct tensor_list *tensors, struct err *err);
+
+#endif

@@ -1,0 +1,40 @@
+/* A step's rows as virtual shards of packed sequences, and their way from rank 0 to the ranks. */
+#ifndef SMGPT_DATA_BATCH_H
+#define SMGPT_DATA_BATCH_H
+
+#include "data/tokenizer.h"
+#include "util/buf.h"
+#include "util/packed.h"
+
+struct batch_row {
+    const int32_t *ids, *labels; /* borrowed while the shard is made */
+    int32_t n_tokens;
+};
+
+struct shard { /* the packed sequences of one virtual shard */
+    struct packed *sequences;
+    int32_t n_sequences;
+};
+void shard_release(struct shard *s);
+
+/* Rows [first, end) of n_rows that virtual shard s of n_shards holds. */
+void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end);
+/* Packs rows in order into sequences of at most max_tokens (a single longer row gets its own). With
+ * share_prefix, runs of tokens that rows of a sequence have in common at their beginning, and that carry no
+ * label, stand once. segment.row counts from row_base. */
+enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
+                       int32_t max_tokens, bool share_prefix, struct err *err);
+
+/* Facts of a step that every rank needs, and its shards: rank 0 writes one message a rank. */
+struct step_head {
+    int64_t step;
+    int64_t n_labels;   /* targets of the whole global batch: the divisor of the loss */
+    int64_t n_rows, n_tokens; /* of the whole batch, shared prefixes counted in each row */
+};
+enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards, int32_t n_shards,
+                       struct err *err);
+/* *shards is owned by the caller (shard_release each, free). */
+enum status step_read(const struct buf *in, struct step_head *head, struct shard **shards, int32_t *n_shards,
+                      struct err *err);
+
+#endif

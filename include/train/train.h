@@ -1,0 +1,72 @@
+/* Training of one stage: optimizer, schedule, step, loop. */
+#ifndef SMGPT_TRAIN_TRAIN_H
+#define SMGPT_TRAIN_TRAIN_H
+
+#include "comm/comm.h"
+#include "data/pack.h"
+#include "model/model.h"
+#include "util/file.h"
+#include <jansson.h>
+
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
+
+struct train_options {
+    int32_t stage;
+    char out_dir[PATH_BYTES];
+    int32_t batch_train, grad_accum;
+    uint64_t seed;
+    bool shuffle, share_prefix;
+    double epochs;
+    int64_t max_steps; /* 0: from epochs */
+    double lr, warmup_ratio, weight_decay, max_grad_norm, adam_beta1, adam_beta2, adam_epsilon;
+    enum schedule_kind schedule;
+    int32_t virtual_shards;
+    int64_t logging_steps, eval_steps, save_steps;
+    int32_t keep_checkpoints;
+    int32_t max_pack_tokens;   /* tokens of one packed sequence */
+    double deadline_s;         /* clock_s at which to save and stop; 0: none */
+    bool resume;               /* go on from resume_dir, or the newest checkpoint when that is empty */
+    char resume_dir[PATH_BYTES];
+    json_t *options_json;      /* options that change the curve, for smgpt_state.json; borrowed */
+};
+
+/* What a checkpoint holds besides the numbers: given by the level above, used on rank 0 only. */
+struct train_files {
+    /* Copies tokenizer, smgpt_data.json, adapter_config.json, README into the directory being filled. */
+    enum status (*add_files)(void *user, const char *dir, int32_t stage, int64_t step, struct err *err);
+    /* After a checkpoint is committed (hub spool). May be NULL. */
+    enum status (*committed)(void *user, const char *dir, int32_t stage, int64_t step, bool final, struct err *err);
+    void *user;
+};
+
+struct train_context {
+    struct comm *comm;
+    const struct ops *ops;
+    struct device *dev;
+    struct model *model;
+    const struct params *params;
+    float *values;              /* device [n_values]: start values in, trained out; equal on all ranks */
+    struct pack *pack;          /* rank 0 only, else NULL */
+    struct pack_info pack_info; /* all ranks */
+    char model_sha256[SHA256_HEX_BYTES];
+    struct train_files files;
+};
+
+struct train_result {
+    int64_t step, max_steps;
+    double last_loss, eval_loss; /* token means; NaN if never computed */
+    bool stopped;                /* by a signal or the deadline, saved */
+};
+
+/* double arithmetic of C.6; step counts finished optimizer steps. */
+double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
+
+/* Trains a stage to its end (or to a stop), with logs and checkpoints. Collective. */
+enum status train_stage(const struct train_context *c, const struct train_options *o, struct train_result *result,
+                        struct err *err);
+
+/* Token-mean loss of a pack's group, spread over the ranks; the same number on all. Collective. */
+enum status train_evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens, bool share_prefix,
+                           double *loss_mean, int64_t *n_labels, struct err *err);
+
+#endif
