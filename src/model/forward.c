@@ -1,0 +1,101 @@
+/* The walk up the layers. Shapes stand on each line; what the way back needs stays in layer_acts. */
+#include "model_internal.h"
+
+void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const float *x, int64_t n_tokens,
+                   float *const *u)
+{
+    const struct weight *w = &m->w->layers[layer].proj[p];
+    m->ops->linear(m->dev, y, w->n_out, x, w->n_in, w, n_tokens, false);
+    int32_t item = m->p->index_lora ? m->p->index_lora[layer][p] : -1;
+    if (item < 0)
+        return;
+    int64_t r = m->p->lora.r;
+    const float *a = model__value(m, item), *b = model__value(m, item + 1);
+    m->ops->gemm(m->dev, false, true, n_tokens, r, w->n_in, 1, x, w->n_in, a, w->n_in, 0, u[p],
+                 r); /* u = x A^T */
+    m->ops->gemm(m->dev, false, true, n_tokens, w->n_out, r, m->p->scaling, u[p], r, b, r, 1, y,
+                 w->n_out); /* y += s u B^T */
+}
+
+static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int64_t t)
+{
+    const struct arch *a = m->a;
+    const struct layer_weights *w = &m->w->layers[layer];
+    m->ops->rms_norm(m->dev, s->q, s->inv_q, s->q_raw, w->q_norm, t * a->n_q_heads, a->head_dim, a->rms_eps,
+                     a->norm_offset);
+    m->ops->rms_norm(m->dev, s->k, s->inv_k, s->k_raw, w->k_norm, t * a->n_kv_heads, a->head_dim, a->rms_eps,
+                     a->norm_offset);
+}
+
+/* norm1 -> attn: projections, head norms, rotation, attention. */
+static void attention_block(struct model *m, int32_t layer, struct layer_acts *s, int64_t t,
+                            const struct attention_shape *shape, const struct kv_hook *hook)
+{
+    const struct arch *a = m->a;
+    const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
+    model__linear(m, layer, PROJ_Q, a->qk_norm ? s->q_raw : s->q, s->norm1, t, s->u); /* [T, Q D] */
+    model__linear(m, layer, PROJ_K, a->qk_norm ? s->k_raw : s->k, s->norm1, t, s->u); /* [T, K D] */
+    model__linear(m, layer, PROJ_V, s->v, s->norm1, t, s->u);
+    if (a->qk_norm)
+        head_norms(m, layer, s, t);
+    m->ops->rope(m->dev, s->q, t, a->n_q_heads, a->head_dim, m->positions, table, false);
+    m->ops->rope(m->dev, s->k, t, a->n_kv_heads, a->head_dim, m->positions, table, false);
+    if (hook)
+        kv_cache__store(hook->cache, hook, layer, s->k, s->v, t);
+    if (hook && hook->which) {
+        kv_cache__attend(hook->cache, hook, layer, s->attn, s->q, t);
+    } else {
+        struct attention_shape own = *shape;
+        own.window = a->sliding[layer] ? a->window : 0;
+        m->ops->attention(m->dev, s->attn, s->lse, s->q, s->k, s->v, &own);
+    }
+}
+
+/* residual + branch; with Gemma's norm on the branch first. to may be the residual's own buffer. */
+static void add_branch(struct model *m, float *to, const float *residual, float *branch, float *inv,
+                       const float *post_norm, int64_t t)
+{
+    const struct arch *a = m->a;
+    float *b = branch;
+    if (post_norm) {
+        m->ops->rms_norm(m->dev, m->tmp, inv, branch, post_norm, t, a->hidden, a->rms_eps, a->norm_offset);
+        b = m->tmp;
+    }
+    if (to != residual)
+        m->ops->copy(m->dev, to, residual, (size_t)(t * a->hidden) * sizeof(float));
+    m->ops->add(m->dev, to, b, t * a->hidden);
+}
+
+static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t,
+                          const struct attention_shape *shape, const struct kv_hook *hook)
+{
+    const struct arch *a = m->a;
+    const struct layer_weights *w = &m->w->layers[layer];
+    struct layer_acts *s = &m->layers[layer];
+
+    m->ops->rms_norm(m->dev, s->norm1, s->inv1, s->x_in, w->attn_norm, t, a->hidden, a->rms_eps,
+                     a->norm_offset);
+    attention_block(m, layer, s, t, shape, hook);
+    model__linear(m, layer, PROJ_O, s->o, s->attn, t, s->u); /* [T, H] */
+    add_branch(m, s->x_mid, s->x_in, s->o, s->inv_o, w->post_attn_norm, t);
+
+    m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, t, a->hidden, a->rms_eps,
+                     a->norm_offset);
+    model__linear(m, layer, PROJ_GATE, s->gate, s->norm2, t, s->u); /* [T, I] */
+    model__linear(m, layer, PROJ_UP, s->up, s->norm2, t, s->u);
+    m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, t * a->mlp);
+    model__linear(m, layer, PROJ_DOWN, s->down, s->act, t, s->u); /* [T, H] */
+    add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, t);
+}
+
+void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
+                    const struct kv_hook *hook)
+{
+    const struct arch *a = m->a;
+    m->ops->embed(m->dev, m->layers[0].x_in, m->ids, n_tokens, &m->w->embed,
+                  model__value(m, m->p->index_rows), m->p->new_first, m->p->n_new, a->embed_scale);
+    for (int32_t i = 0; i < a->n_layers; i++) {
+        float *x_out = i + 1 < a->n_layers ? m->layers[i + 1].x_in : m->x_out;
+        layer_forward(m, i, x_out, n_tokens, shape, hook);
+    }
+}

@@ -1,0 +1,135 @@
+/* Life cycle of the model, and the two whole-sequence entries: loss and logits. */
+#include "model_internal.h"
+
+#include <stdlib.h>
+
+/* Bytes that one chunk of logits may take; a chunk is never under 16 rows, so that products stay products. */
+#define LOGITS_CHUNK_BYTES (16 << 20)
+
+enum status model_open(struct model **out, const struct model_config *config, struct err *err)
+{
+    struct model *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m)
+        return err_memory(err, "the model", sizeof *m);
+    m->c = *config;
+    m->ops = config->ops;
+    m->dev = config->dev;
+    m->a = config->arch;
+    m->w = config->weights;
+    m->p = config->params;
+    m->v_rows = m->a->n_embed_rows;
+    if (m->p->n_new > 0 && m->p->new_first + m->p->n_new > m->v_rows)
+        m->v_rows = m->p->new_first + m->p->n_new;
+    if (m->p->n_new > 0 && m->p->new_first > m->a->n_embed_rows) {
+        err_set(err, ST_INPUT, "new rows begin at id %lld but the model has %d rows",
+                (long long)m->p->new_first, m->a->n_embed_rows);
+        err_hint(err, "the data was packed for another model or tokenizer");
+        free(m);
+        return ST_INPUT;
+    }
+    m->chunk = LOGITS_CHUNK_BYTES / (int64_t)sizeof(float) / m->v_rows / 16 * 16;
+    if (m->chunk < 16)
+        m->chunk = 16;
+    m->layers = calloc((size_t)m->a->n_layers, sizeof *m->layers);
+    if (!m->layers) {
+        free(m);
+        return err_memory(err, "the model's layers", (size_t)m->a->n_layers * sizeof *m->layers);
+    }
+    *out = m;
+    return ST_OK;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    if (m->rope_local != m->rope_global)
+        m->ops->release(m->dev, m->rope_local);
+    m->ops->release(m->dev, m->rope_global);
+    m->ops->release(m->dev, m->block);
+    free(m->host_ints);
+    free(m->host_loss);
+    free(m->layers);
+    free(m);
+}
+
+int64_t model_vocab(const struct model *m)
+{
+    return m->v_rows;
+}
+
+void model_set_values(struct model *m, const float *values)
+{
+    m->values = values;
+}
+
+enum status model__upload(struct model *m, const struct packed *seq, struct err *err)
+{
+    for (int32_t t = 0; t < seq->n_tokens; t++)
+        if (seq->ids[t] < 0 || seq->ids[t] >= m->v_rows) {
+            err_set(err, ST_INPUT, "token id %d at token %d is not in the vocabulary of %lld rows",
+                    seq->ids[t], t, (long long)m->v_rows);
+            return err_hint(err, "the data was made for another model or tokenizer");
+        }
+    m->ops->upload(m->dev, m->ids, seq->ids, (size_t)seq->n_tokens * sizeof *seq->ids);
+    m->ops->upload(m->dev, m->positions, seq->positions, (size_t)seq->n_tokens * sizeof *seq->positions);
+    return ST_OK;
+}
+
+static int64_t n_positions(const struct packed *seq)
+{
+    int64_t n = 0;
+    for (int32_t t = 0; t < seq->n_tokens; t++)
+        if (seq->positions[t] >= n)
+            n = (int64_t)seq->positions[t] + 1;
+    return n;
+}
+
+static struct attention_shape shape_of(const struct model *m, const struct packed *seq)
+{
+    return (struct attention_shape){.n_tokens = seq->n_tokens,
+                                    .n_segments = seq->n_segments,
+                                    .segments = seq->segments,
+                                    .positions = seq->positions,
+                                    .n_q_heads = m->a->n_q_heads,
+                                    .n_kv_heads = m->a->n_kv_heads,
+                                    .head_dim = m->a->head_dim,
+                                    .scale = m->a->attn_scale};
+}
+
+enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
+                       double *loss_sum, float *token_loss, struct err *err)
+{
+    if (seq->n_tokens < 1)
+        return ST_OK;
+    int64_t want = seq->n_tokens > m->c.max_tokens ? seq->n_tokens : m->c.max_tokens;
+    TRY(model__reserve(m, want, n_positions(seq), grad != NULL, err));
+    TRY(model__upload(m, seq, err));
+    struct attention_shape shape = shape_of(m, seq);
+    model__forward(m, seq->n_tokens, &shape, NULL);
+    TRY(model__head_loss(m, seq, grad_scale, grad, loss_sum, token_loss, err));
+    if (grad)
+        model__backward(m, seq->n_tokens, &shape, grad);
+    m->ops->sync(m->dev);
+    return ST_OK;
+}
+
+enum status model_logits(struct model *m, const struct packed *seq, float *logits, struct err *err)
+{
+    int64_t h = m->a->hidden, t = seq->n_tokens;
+    if (t < 1)
+        return ST_OK;
+    TRY(model__reserve(m, t, n_positions(seq), false, err));
+    TRY(model__upload(m, seq, err));
+    struct attention_shape shape = shape_of(m, seq);
+    model__forward(m, t, &shape, NULL);
+    m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, t, h, m->a->rms_eps,
+                     m->a->norm_offset);
+    for (int64_t at = 0; at < t; at += m->chunk) {
+        int64_t k = t - at < m->chunk ? t - at : m->chunk;
+        model__head_logits(m, m->head_norm + at * h, k);
+        m->ops->download(m->dev, logits + at * m->v_rows, m->logits, (size_t)(k * m->v_rows) * sizeof(float));
+    }
+    return ST_OK;
+}

@@ -1,0 +1,103 @@
+/* Private to the model room: the workspace and the pieces that forward, backward, head and cache share.
+ * Letters: T tokens, N labelled, H hidden, L layers, Q/K heads, D head size, I MLP width, V rows, R rank. */
+#ifndef SMGPT_MODEL_INTERNAL_H
+#define SMGPT_MODEL_INTERNAL_H
+
+#include "model/model.h"
+
+/* What one layer keeps for its way back. Device memory, capacity tokens. */
+struct layer_acts {
+    float *x_in;            /* [T, H] residual stream at the layer's start */
+    float *norm1, *inv1;    /* [T, H], [T] */
+    float *q_raw, *k_raw;   /* [T, Q D], [T, K D] before the heads' norms; NULL without them */
+    float *inv_q, *inv_k;   /* [T, Q], [T, K] */
+    float *q, *k, *v;       /* after norm and rope; v as projected */
+    float *attn, *lse;      /* [T, Q D], [T, Q] */
+    float *o, *inv_o;       /* Gemma: [T, H] before the norm behind attention, [T] */
+    float *x_mid;           /* [T, H] after attention */
+    float *norm2, *inv2;    /* [T, H], [T] */
+    float *gate, *up, *act; /* [T, I] */
+    float *down, *inv_down; /* Gemma: [T, H], [T] */
+    float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
+};
+
+struct model {
+    struct model_config c;
+    const struct ops *ops;
+    struct device *dev;
+    const struct arch *a;
+    const struct weights *w;
+    const struct params *p;
+    const float *values;
+    int64_t v_rows; /* V */
+
+    /* Workspace: one block each for inference (one layer's) and training (all layers'). */
+    bool training;    /* the block holds all layers */
+    int64_t capacity; /* tokens */
+    void *block;
+    struct layer_acts *layers; /* [L]; all the same when not training */
+    float *x_out;              /* [T, H] after the last layer */
+    float *tmp;                /* [T, max(H, Q D, I)] */
+    /* backward */
+    float *dx, *dh, *dq, *dk, *dv, *dattn, *dgate, *dup, *du;
+
+    int32_t *ids, *positions, *index, *targets; /* device [T] */
+    int32_t *host_ints;                         /* [T] staging */
+    /* head */
+    float *head_x, *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
+    float *logits;                                  /* [chunk, V] */
+    int64_t chunk;                                  /* rows of a chunk: a function of V alone */
+    float *loss;                                    /* device [T] */
+    float *host_loss;                               /* [T] */
+
+    float *rope_global, *rope_local; /* [n_rope, 2, D/2]; the same pointer when alike */
+    int64_t n_rope;
+};
+
+/* Makes room for n_tokens (and all layers when training) and rope tables for n_positions. */
+enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
+                           struct err *err);
+
+/* Checks ids, uploads ids and positions. */
+enum status model__upload(struct model *m, const struct packed *seq, struct err *err);
+
+/* A layer's keys and values leave through this hook while the layer runs (prefill and decode). */
+struct kv_hook {
+    struct kv_cache *cache;
+    const int32_t *which; /* decode: sequence of each token; NULL: prefill of `sequence` */
+    int32_t sequence;
+};
+
+/* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. */
+void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
+                    const struct kv_hook *hook);
+/* From m->dx = d loss / d x_out to the gradient of every parameter below the head. */
+void model__backward(struct model *m, int64_t n_tokens, const struct attention_shape *shape, float *grad);
+
+/* Logits of rows x [n, H] (already normed) into m->logits [n, V], n <= chunk. */
+void model__head_logits(struct model *m, const float *x, int64_t n);
+/* Loss over the labelled positions, and m->dx and the head's gradients when grad is not NULL. */
+enum status model__head_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
+                             double *loss_sum, float *token_loss, struct err *err);
+
+/* y = x W^T + s B A x, keeping u = A x in u[N_PROJ]. */
+void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const float *x, int64_t n_tokens,
+                   float *const *u);
+
+/* Values and gradients of an item; NULL for index -1. */
+static inline const float *model__value(const struct model *m, int32_t item)
+{
+    return item < 0 ? NULL : m->values + m->p->items[item].offset;
+}
+static inline float *model__grad(const struct model *m, float *grad, int32_t item)
+{
+    return item < 0 ? NULL : grad + m->p->items[item].offset;
+}
+
+/* Where decode stores and reads. */
+void kv_cache__store(struct kv_cache *c, const struct kv_hook *hook, int32_t layer, const float *k,
+                     const float *v, int64_t n_tokens);
+void kv_cache__attend(struct kv_cache *c, const struct kv_hook *hook, int32_t layer, float *out,
+                      const float *q, int64_t n_tokens);
+
+#endif

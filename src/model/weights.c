@@ -1,0 +1,298 @@
+/* One block for all frozen weights: a list of slots (name, shape, place) is made from the architecture, then
+ * filled from a model directory's tensors or bound to pointers. The list is the only place that knows names.
+ */
+#include "model/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum slot_kind {
+    SLOT_EMBED,
+    SLOT_HEAD,
+    SLOT_FINAL_NORM,
+    SLOT_ATTN_NORM,
+    SLOT_MLP_NORM,
+    SLOT_POST_ATTN_NORM,
+    SLOT_POST_MLP_NORM,
+    SLOT_Q_NORM,
+    SLOT_K_NORM,
+    SLOT_PROJ
+};
+
+struct slot {
+    char name[96];
+    enum slot_kind kind;
+    int32_t layer;
+    enum proj proj;
+    int64_t rows, cols; /* cols 0: a vector */
+    size_t offset;
+};
+
+struct layout {
+    struct slot *slots;
+    int32_t n_slots;
+    size_t n_bytes;
+};
+
+static size_t align64(size_t n)
+{
+    return (n + 63) & ~(size_t)63;
+}
+
+static size_t slot_count(const struct slot *s)
+{
+    return (size_t)s->rows * (size_t)(s->cols ? s->cols : 1);
+}
+
+static size_t slot_bytes(const struct slot *s, enum dtype matrix)
+{
+    return slot_count(s) * dtype_bytes(s->cols ? matrix : DT_F32);
+}
+
+static struct slot *slot_add(struct layout *l, enum slot_kind kind, int64_t rows, int64_t cols)
+{
+    struct slot *s = &l->slots[l->n_slots++];
+    *s = (struct slot){.kind = kind, .rows = rows, .cols = cols};
+    return s;
+}
+
+static void layer_norm_slot(struct layout *l, enum slot_kind kind, int32_t layer, const char *name, int64_t n)
+{
+    struct slot *s = slot_add(l, kind, n, 0);
+    s->layer = layer;
+    snprintf(s->name, sizeof s->name, "model.layers.%d.%s.weight", layer, name);
+}
+
+static void layer_slots(struct layout *l, const struct arch *a, int32_t i)
+{
+    layer_norm_slot(l, SLOT_ATTN_NORM, i, "input_layernorm", a->hidden);
+    /* The same name is the norm before the MLP in Llama and Qwen, and behind attention in Gemma. */
+    if (a->sandwich) {
+        layer_norm_slot(l, SLOT_POST_ATTN_NORM, i, "post_attention_layernorm", a->hidden);
+        layer_norm_slot(l, SLOT_MLP_NORM, i, "pre_feedforward_layernorm", a->hidden);
+        layer_norm_slot(l, SLOT_POST_MLP_NORM, i, "post_feedforward_layernorm", a->hidden);
+    } else {
+        layer_norm_slot(l, SLOT_MLP_NORM, i, "post_attention_layernorm", a->hidden);
+    }
+    if (a->qk_norm) {
+        layer_norm_slot(l, SLOT_Q_NORM, i, "self_attn.q_norm", a->head_dim);
+        layer_norm_slot(l, SLOT_K_NORM, i, "self_attn.k_norm", a->head_dim);
+    }
+    for (int p = 0; p < N_PROJ; p++) {
+        int64_t n_out, n_in;
+        proj_shape(a, (enum proj)p, &n_out, &n_in);
+        struct slot *s = slot_add(l, SLOT_PROJ, n_out, n_in);
+        s->layer = i;
+        s->proj = (enum proj)p;
+        snprintf(s->name, sizeof s->name, "model.layers.%d.%s.weight", i, proj_path((enum proj)p));
+    }
+}
+
+/* False when memory is short. */
+static bool layout_make(struct layout *l, const struct arch *a, enum dtype matrix)
+{
+    *l = (struct layout){0};
+    l->slots = calloc((size_t)a->n_layers * (N_PROJ + 6) + 3, sizeof *l->slots);
+    if (!l->slots)
+        return false;
+    strcpy(slot_add(l, SLOT_EMBED, a->n_embed_rows, a->hidden)->name, "model.embed_tokens.weight");
+    if (!a->tied)
+        strcpy(slot_add(l, SLOT_HEAD, a->n_embed_rows, a->hidden)->name, "lm_head.weight");
+    strcpy(slot_add(l, SLOT_FINAL_NORM, a->hidden, 0)->name, "model.norm.weight");
+    for (int32_t i = 0; i < a->n_layers; i++)
+        layer_slots(l, a, i);
+    for (int32_t i = 0; i < l->n_slots; i++) {
+        l->slots[i].offset = l->n_bytes;
+        l->n_bytes += align64(slot_bytes(&l->slots[i], matrix));
+    }
+    return true;
+}
+
+size_t weights_block_bytes(const struct arch *a, enum dtype matrix)
+{
+    struct layout l;
+    if (!layout_make(&l, a, matrix))
+        return 0;
+    size_t n = l.n_bytes;
+    free(l.slots);
+    return n;
+}
+
+static enum status check_shape(const struct slot *s, const struct tensor *t, struct err *err)
+{
+    bool fits = s->cols ? t->n_dims == 2 && t->dims[0] == s->rows && t->dims[1] == s->cols
+                        : t->n_dims == 1 && t->dims[0] == s->rows;
+    if (fits)
+        return ST_OK;
+    char have[96] = "";
+    for (int i = 0; i < t->n_dims; i++)
+        snprintf(have + strlen(have), sizeof have - strlen(have), "%s%lld", i ? ", " : "",
+                 (long long)t->dims[i]);
+    if (s->cols)
+        return err_set(err, ST_INPUT, "tensor '%s' has shape [%s], config.json says [%lld, %lld]", s->name,
+                       have, (long long)s->rows, (long long)s->cols);
+    return err_set(err, ST_INPUT, "tensor '%s' has shape [%s], config.json says [%lld]", s->name, have,
+                   (long long)s->rows);
+}
+
+/* Converts through a small float window, looking for NaN and infinity on the way. */
+static enum status copy_tensor(const struct slot *s, const struct tensor *t, enum dtype matrix, char *out,
+                               struct err *err)
+{
+    enum { WINDOW = 4096 };
+    float window[WINDOW];
+    enum dtype to = s->cols ? matrix : DT_F32;
+    size_t n = slot_count(s), in_bytes = dtype_bytes(t->dtype), out_bytes = dtype_bytes(to);
+    for (size_t at = 0; at < n; at += WINDOW) {
+        size_t k = n - at < WINDOW ? n - at : WINDOW;
+        if (!dtype_to_f32(t->dtype, (const char *)t->data + at * in_bytes, window, k))
+            return err_set(err, ST_INPUT, "tensor '%s' has element type %s, expected F32, F16 or BF16",
+                           s->name, dtype_name(t->dtype));
+        for (size_t i = 0; i < k; i++)
+            if (!isfinite(window[i])) {
+                err_set(err, ST_INPUT, "tensor '%s' holds %s at element %zu", s->name,
+                        isnan(window[i]) ? "NaN" : "infinity", at + i);
+                return err_hint(err, "the weights are damaged or overflowed; fetch the model again");
+            }
+        if (!dtype_from_f32(to, window, out + at * out_bytes, k))
+            return err_set(err, ST_DEFECT, "weights cannot be kept as %s", dtype_name(to));
+    }
+    return ST_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+static int slot_compare(const void *a, const void *b)
+{
+    return strcmp(((const struct slot *)a)->name, ((const struct slot *)b)->name);
+}
+
+/* A tensor that no slot takes would silently change nothing here and something in transformers. */
+static enum status refuse_unknown(const struct layout *l, const struct arch *a,
+                                  const struct tensor_list *tensors, struct err *err)
+{
+    struct slot *sorted = malloc((size_t)l->n_slots * sizeof *sorted);
+    if (!sorted)
+        return err_memory(err, "a list of tensor names", (size_t)l->n_slots * sizeof *sorted);
+    memcpy(sorted, l->slots, (size_t)l->n_slots * sizeof *sorted);
+    qsort(sorted, (size_t)l->n_slots, sizeof *sorted, slot_compare);
+    enum status st = ST_OK;
+    for (int i = 0; i < tensors->n_items && st == ST_OK; i++) {
+        const char *name = tensors->items[i].name;
+        struct slot key;
+        /* Old files carry rotary tables, and some tied models a copy of the embedding: both are recomputed.
+         */
+        if (ends_with(name, "rotary_emb.inv_freq") || (a->tied && strcmp(name, "lm_head.weight") == 0))
+            continue;
+        snprintf(key.name, sizeof key.name, "%s", name);
+        if (strlen(name) >= sizeof key.name ||
+            !bsearch(&key, sorted, (size_t)l->n_slots, sizeof *sorted, slot_compare))
+            st = err_set(err, ST_INPUT, "tensor '%.120s' does not belong to a %s model of %d layers", name,
+                         a->model_type, a->n_layers);
+    }
+    free(sorted);
+    return st;
+}
+
+enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
+                         const struct tensor_list *tensors, struct err *err)
+{
+    struct layout l;
+    if (!layout_make(&l, a, matrix))
+        return err_memory(err, "the list of weights", 0);
+    enum status st = refuse_unknown(&l, a, tensors, err);
+    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+        const struct slot *s = &l.slots[i];
+        const struct tensor *t = tensor_list_find(tensors, s->name);
+        if (!t) {
+            st = err_set(err, ST_INPUT, "tensor '%s' is missing", s->name);
+            err_hint(err, "the weights do not belong to this config.json, or a shard is missing");
+        }
+        if (st == ST_OK)
+            st = check_shape(s, t, err);
+        if (st == ST_OK)
+            st = copy_tensor(s, t, matrix, (char *)block + s->offset, err);
+    }
+    free(l.slots);
+    return st;
+}
+
+static enum status bind_matrix(struct weight *w, const struct slot *s, enum dtype matrix, const void *data,
+                               const struct ops *ops, struct device *dev, struct err *err)
+{
+    *w = (struct weight){.n_out = s->rows, .n_in = s->cols, .dtype = matrix, .data = data};
+    return ops->weight_prepare(dev, w, err);
+}
+
+static enum status bind_slot(struct weights *w, const struct slot *s, enum dtype matrix, const char *block,
+                             const struct ops *ops, struct device *dev, struct err *err)
+{
+    const void *data = block + s->offset;
+    struct layer_weights *lw = &w->layers[s->layer];
+    switch (s->kind) {
+    case SLOT_EMBED:
+        return bind_matrix(&w->embed, s, matrix, data, ops, dev, err);
+    case SLOT_HEAD:
+        return bind_matrix(&w->head, s, matrix, data, ops, dev, err);
+    case SLOT_PROJ:
+        return bind_matrix(&lw->proj[s->proj], s, matrix, data, ops, dev, err);
+    case SLOT_FINAL_NORM:
+        w->final_norm = data;
+        return ST_OK;
+    case SLOT_ATTN_NORM:
+        lw->attn_norm = data;
+        return ST_OK;
+    case SLOT_MLP_NORM:
+        lw->mlp_norm = data;
+        return ST_OK;
+    case SLOT_POST_ATTN_NORM:
+        lw->post_attn_norm = data;
+        return ST_OK;
+    case SLOT_POST_MLP_NORM:
+        lw->post_mlp_norm = data;
+        return ST_OK;
+    case SLOT_Q_NORM:
+        lw->q_norm = data;
+        return ST_OK;
+    case SLOT_K_NORM:
+        lw->k_norm = data;
+        return ST_OK;
+    }
+    return err_set(err, ST_DEFECT, "weight slot '%s' has no place", s->name);
+}
+
+enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix, const void *block,
+                         const struct ops *ops, struct device *dev, struct err *err)
+{
+    struct layout l;
+    *w = (struct weights){.arch = a, .layers = calloc((size_t)a->n_layers, sizeof *w->layers)};
+    if (!w->layers || !layout_make(&l, a, matrix))
+        return err_memory(err, "the table of weights", (size_t)a->n_layers * sizeof *w->layers);
+    enum status st = ST_OK;
+    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++)
+        st = bind_slot(w, &l.slots[i], matrix, block, ops, dev, err);
+    if (st == ST_OK && a->tied)
+        w->head = w->embed;
+    free(l.slots);
+    return st;
+}
+
+void weights_release(struct weights *w, const struct ops *ops, struct device *dev)
+{
+    if (!w->layers)
+        return;
+    for (int32_t i = 0; i < w->arch->n_layers; i++)
+        for (int p = 0; p < N_PROJ; p++)
+            ops->weight_release(dev, &w->layers[i].proj[p]);
+    if (!w->arch->tied)
+        ops->weight_release(dev, &w->head);
+    ops->weight_release(dev, &w->embed);
+    free(w->layers);
+    *w = (struct weights){0};
+}

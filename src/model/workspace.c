@@ -1,0 +1,180 @@
+/* Memory of the walks: sizes are summed first, one block is taken, then pointers are laid in. Training keeps
+ * every layer's activations; inference lets all layers use the first one's. */
+#include "model_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* With base NULL only counts. */
+struct layer_cursor {
+    char *base;
+    size_t at;
+};
+
+static void *lay(struct layer_cursor *c, int64_t count, size_t each)
+{
+    size_t n = ((size_t)count * each + 63) & ~(size_t)63;
+    void *p = c->base ? c->base + c->at : NULL;
+    c->at += n;
+    return p;
+}
+
+static float *floats(struct layer_cursor *c, int64_t count)
+{
+    return lay(c, count, sizeof(float));
+}
+
+static void lay_layer(struct layer_cursor *c, const struct model *m, struct layer_acts *s, int32_t layer,
+                      int64_t t)
+{
+    const struct arch *a = m->a;
+    int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
+            kd = (int64_t)a->n_kv_heads * a->head_dim;
+    s->x_in = floats(c, t * h);
+    s->norm1 = floats(c, t * h);
+    s->inv1 = floats(c, t);
+    s->q_raw = a->qk_norm ? floats(c, t * qd) : NULL;
+    s->k_raw = a->qk_norm ? floats(c, t * kd) : NULL;
+    s->inv_q = a->qk_norm ? floats(c, t * a->n_q_heads) : NULL;
+    s->inv_k = a->qk_norm ? floats(c, t * a->n_kv_heads) : NULL;
+    s->q = floats(c, t * qd);
+    s->k = floats(c, t * kd);
+    s->v = floats(c, t * kd);
+    s->attn = floats(c, t * qd);
+    s->lse = floats(c, t * a->n_q_heads);
+    s->x_mid = floats(c, t * h);
+    s->norm2 = floats(c, t * h);
+    s->inv2 = floats(c, t);
+    s->gate = floats(c, t * a->mlp);
+    s->up = floats(c, t * a->mlp);
+    s->act = floats(c, t * a->mlp);
+    if (a->sandwich) { /* needed again by the norms behind the branches */
+        s->o = floats(c, t * h);
+        s->inv_o = floats(c, t);
+        s->down = floats(c, t * h);
+        s->inv_down = floats(c, t);
+    }
+    for (int p = 0; p < N_PROJ; p++)
+        s->u[p] = m->p->index_lora && m->p->index_lora[layer][p] >= 0 ? floats(c, t * m->p->lora.r) : NULL;
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool training)
+{
+    const struct arch *a = m->a;
+    int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
+            kd = (int64_t)a->n_kv_heads * a->head_dim;
+    m->x_out = floats(c, t * h);
+    m->tmp = floats(c, t * max64(max64(h, qd), a->mlp));
+    if (!a->sandwich) {
+        /* Branch outputs are added at once and not kept: one buffer serves all layers. */
+        float *branch = floats(c, t * h);
+        for (int32_t i = 0; i < a->n_layers && c->base; i++)
+            m->layers[i].o = m->layers[i].down = branch;
+    }
+    m->head_x = floats(c, t * h);
+    m->head_norm = floats(c, t * h);
+    m->head_inv = floats(c, t);
+    m->loss = floats(c, t);
+    m->logits = floats(c, m->chunk * m->v_rows);
+    m->ids = lay(c, t, sizeof(int32_t));
+    m->positions = lay(c, t, sizeof(int32_t));
+    m->index = lay(c, t, sizeof(int32_t));
+    m->targets = lay(c, t, sizeof(int32_t));
+    if (!training)
+        return;
+    m->head_dx = floats(c, t * h);
+    m->dx = floats(c, t * h);
+    m->dh = floats(c, t * h);
+    m->dq = floats(c, t * qd);
+    m->dk = floats(c, t * kd);
+    m->dv = floats(c, t * kd);
+    m->dattn = floats(c, t * qd);
+    m->dgate = floats(c, t * a->mlp);
+    m->dup = floats(c, t * a->mlp);
+    m->du = floats(c, t * max64(m->p->lora.r, 1));
+}
+
+static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training)
+{
+    if (training) {
+        for (int32_t i = 0; i < m->a->n_layers; i++)
+            lay_layer(c, m, &m->layers[i], i, t);
+    } else {
+        /* All layers use one set: every projection has a slot in u if any layer adapts it (targets are the
+         * same in all layers), and the residual stream is updated in place. */
+        lay_layer(c, m, &m->layers[0], 0, t);
+        for (int32_t i = 1; i < m->a->n_layers; i++)
+            m->layers[i] = m->layers[0];
+    }
+    lay_shared(c, m, t, training);
+    if (!training && c->base) {
+        m->x_out = m->layers[0].x_in;
+        for (int32_t i = 0; i < m->a->n_layers; i++)
+            m->layers[i].x_mid = m->layers[0].x_in;
+    }
+}
+
+static enum status reserve_rope(struct model *m, int64_t n_positions, struct err *err)
+{
+    const struct arch *a = m->a;
+    if (n_positions <= m->n_rope)
+        return ST_OK;
+    int64_t n = 256;
+    while (n < n_positions)
+        n *= 2;
+    bool two = memcmp(&a->rope_global, &a->rope_local, sizeof a->rope_global) != 0;
+    size_t bytes = (size_t)(n * a->head_dim) * sizeof(float);
+    float *host = malloc(bytes);
+    if (m->rope_local != m->rope_global)
+        m->ops->release(m->dev, m->rope_local);
+    m->ops->release(m->dev, m->rope_global);
+    m->rope_global = m->ops->alloc(m->dev, bytes);
+    m->rope_local = two ? m->ops->alloc(m->dev, bytes) : m->rope_global;
+    m->n_rope = 0;
+    if (!host || !m->rope_global || !m->rope_local) {
+        free(host);
+        return err_memory(err, "the rotary tables", bytes);
+    }
+    rope_table(&a->rope_global, a->head_dim, n, host);
+    m->ops->upload(m->dev, m->rope_global, host, bytes);
+    m->ops->sync(m->dev);
+    if (two) {
+        rope_table(&a->rope_local, a->head_dim, n, host);
+        m->ops->upload(m->dev, m->rope_local, host, bytes);
+        m->ops->sync(m->dev);
+    }
+    free(host);
+    m->n_rope = n;
+    return ST_OK;
+}
+
+enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
+                           struct err *err)
+{
+    TRY(reserve_rope(m, n_positions, err));
+    if (n_tokens <= m->capacity && (m->training || !training))
+        return ST_OK;
+    int64_t t = max64(n_tokens, m->capacity);
+    training = training || m->training;
+    struct layer_cursor count = {0};
+    lay_all(&count, m, t, training);
+    m->ops->release(m->dev, m->block);
+    free(m->host_ints);
+    free(m->host_loss);
+    m->capacity = 0;
+    m->block = m->ops->alloc(m->dev, count.at);
+    m->host_ints = malloc((size_t)t * sizeof *m->host_ints);
+    m->host_loss = malloc((size_t)t * sizeof *m->host_loss);
+    if (!m->block || !m->host_ints || !m->host_loss)
+        return err_memory(err, "activations", count.at);
+    struct layer_cursor place = {.base = m->block};
+    lay_all(&place, m, t, training);
+    m->capacity = t;
+    m->training = training;
+    return ST_OK;
+}
