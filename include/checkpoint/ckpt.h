@@ -7,22 +7,24 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A directory being filled: "<out_dir>/.tmp-checkpoint-<step>"; leftovers of a killed run are removed first. */
+/* A directory being filled: "<out_dir>/.tmp-checkpoint-<step>"; leftovers of a killed run are removed first.
+ */
 struct ckpt_writer {
     char tmp_dir[PATH_BYTES], final_dir[PATH_BYTES], out_dir[PATH_BYTES];
     int64_t step;
 };
 enum status ckpt_begin(struct ckpt_writer *w, const char *out_dir, int64_t step, struct err *err);
 /* fsync of every file and of the directory, then rename, then fsync of out_dir. An older directory of the
- * same step is replaced. Consumes w. On failure the temporary is removed and older checkpoints are untouched. */
+ * same step is replaced. Consumes w. On failure the temporary is removed and older checkpoints are untouched.
+ */
 enum status ckpt_commit(struct ckpt_writer *w, struct err *err);
 void ckpt_abort(struct ckpt_writer *w);
 
 /* "checkpoint-<digits>" -> step, or -1. */
 int64_t ckpt_step_of(const char *name);
-/* Newest complete checkpoint of out_dir: adapter, adapter_config, trainer_state with the right global_step and
- * both of optimizer and scheduler readable as zip. *step = -1 and path "" when there is none. What is skipped is
- * logged with the reason. */
+/* Newest complete checkpoint of out_dir: adapter, adapter_config, trainer_state with the right global_step
+ * and both of optimizer and scheduler readable as zip. *step = -1 and path "" when there is none. What is
+ * skipped is logged with the reason. */
 enum status ckpt_newest(const char *out_dir, char path[PATH_BYTES], int64_t *step, struct err *err);
 /* Removes all but the newest `keep` complete or incomplete checkpoint directories (never `protect` steps). */
 enum status ckpt_rotate(const char *out_dir, int keep, struct err *err);

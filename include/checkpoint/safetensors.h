@@ -20,7 +20,8 @@ enum status safetensors_open(struct safetensors *s, const char *path, struct err
  * a hint when there are only .bin/.gguf/.pth weights or none at all. */
 enum status safetensors_open_model(struct safetensors *s, const char *dir, struct err *err);
 void safetensors_close(struct safetensors *s);
-/* Written as the Python library orders it (by dtype, then name), metadata {"format":"pt"}, beside and renamed, mode 0644 & ~umask. */
+/* Written as the Python library orders it (by dtype, then name), metadata {"format":"pt"}, beside and
+ * renamed, mode 0644 & ~umask. */
 enum status safetensors_write(const char *path, const struct tensor_list *tensors, struct err *err);
 
 #endif

@@ -50,8 +50,8 @@ struct trainer_state {
     int64_t global_step, max_steps;
     double epoch, num_train_epochs;
     int64_t logging_steps, eval_steps, save_steps, train_batch_size;
-    bool finished;          /* should_training_stop */
-    json_t *log_history;    /* owned when read; borrowed when written; may be NULL */
+    bool finished;       /* should_training_stop */
+    json_t *log_history; /* owned when read; borrowed when written; may be NULL */
 };
 enum status trainer_state_write(const char *path, const struct trainer_state *s, struct err *err);
 enum status trainer_state_read(const char *path, struct trainer_state *s, struct err *err);

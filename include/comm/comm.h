@@ -21,7 +21,8 @@ struct comm {
     double timeout_s; /* of one wait; comm_set_timeout changes it */
 };
 
-/* n_bytes of memory that all ranks of a host see: written by the host's lowest rank only, before a barrier. */
+/* n_bytes of memory that all ranks of a host see: written by the host's lowest rank only, before a barrier.
+ */
 struct comm_shared {
     void *data;
     size_t n_bytes;
@@ -39,18 +40,19 @@ struct comm_ops {
      * and filled, on rank 0 too. */
     enum status (*scatter)(struct comm *c, const struct buf *parts, struct buf *out, struct err *err);
     /* Rank r's n_bytes land at rank 0 in parts[r] (used on rank 0 only, cleared first). */
-    enum status (*gather)(struct comm *c, const void *data, size_t n_bytes, struct buf *parts, struct err *err);
+    enum status (*gather)(struct comm *c, const void *data, size_t n_bytes, struct buf *parts,
+                          struct err *err);
     /* Sizes known on both sides: send_bytes[r] of mine to r, recv_bytes[r] from r; own part is copied. */
-    enum status (*exchange)(struct comm *c, const void *const *send, const size_t *send_bytes, void *const *recv,
-                            const size_t *recv_bytes, struct err *err);
+    enum status (*exchange)(struct comm *c, const void *const *send, const size_t *send_bytes,
+                            void *const *recv, const size_t *recv_bytes, struct err *err);
     enum status (*shared_alloc)(struct comm *c, size_t n_bytes, struct comm_shared *out, struct err *err);
     void (*shared_release)(struct comm *c, struct comm_shared *s);
     /* Not collective. Ends all ranks. */
     void (*abort)(struct comm *c, int exit_code);
 };
 
-/* Opens the table that fits: MPI when built in and a launcher is there (or world size 1 under MPI), else self.
- * Installs the fatal hook. argc/argv may be NULL. */
+/* Opens the table that fits: MPI when built in and a launcher is there (or world size 1 under MPI), else
+ * self. Installs the fatal hook. argc/argv may be NULL. */
 enum status comm_open(struct comm *c, const char *name, struct err *err);
 enum status comm_open_self(struct comm *c, struct err *err);
 void comm_close(struct comm *c);

@@ -14,11 +14,13 @@
 
 struct tree_sum;
 
-/* Leaves [first, end) of rank r when n_leaves are dealt over world_size ranks as evenly as possible, in order. */
+/* Leaves [first, end) of rank r when n_leaves are dealt over world_size ranks as evenly as possible, in
+ * order. */
 void tree_sum_range(int n_leaves, int world_size, int rank, int *first, int *end);
 
 /* Not collective. n_values floats a leaf. */
-enum status tree_sum_open(struct tree_sum **out, const struct comm *c, int64_t n_values, int n_leaves, struct err *err);
+enum status tree_sum_open(struct tree_sum **out, const struct comm *c, int64_t n_values, int n_leaves,
+                          struct err *err);
 void tree_sum_close(struct tree_sum *ts);
 void tree_sum_reset(struct tree_sum *ts); /* a new sum begins; memory is kept */
 /* The zeroed vector for the next leaf of this rank's range; owned by ts until pushed. */
@@ -26,8 +28,10 @@ float *tree_sum_leaf(struct tree_sum *ts);
 void tree_sum_push(struct tree_sum *ts); /* adds that leaf to the partial sums */
 /* Collective, after all own leaves were pushed: total [n_values] on every rank, equal bits. */
 enum status tree_sum_finish(struct tree_sum *ts, struct comm *c, float *total, struct err *err);
-/* One double a leaf: mine holds this rank's leaves in order; the sum over all leaves along the same tree. Collective. */
-enum status tree_sum_doubles(struct comm *c, const double *mine, int n_leaves, int n_each, double *total, struct err *err);
+/* One double a leaf: mine holds this rank's leaves in order; the sum over all leaves along the same tree.
+ * Collective. */
+enum status tree_sum_doubles(struct comm *c, const double *mine, int n_leaves, int n_each, double *total,
+                             struct err *err);
 /* Bytes this rank has sent in finish so far. */
 int64_t tree_sum_bytes_sent(const struct tree_sum *ts);
 

@@ -15,8 +15,8 @@
  *   REAL(key, env, default, min, max, help)     double key
  *   BOOL(key, env, default, help)               bool key
  *   CHOICE(key, env, default, "a|b|c", help)    char key[1024], one of the words
- *   SECONDS(key, env, default, help)            char key[1024] like 10m, 11h40m, 90s; options_seconds reads it
- *   PLANNED(key, env, help)                     known, refused by name as not built yet
+ *   SECONDS(key, env, default, help)            char key[1024] like 10m, 11h40m, 90s; options_seconds reads
+ * it PLANNED(key, env, help)                     known, refused by name as not built yet
  */
 struct options {
 #define TEXT(key, env, def, help)              char key[1024];

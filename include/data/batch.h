@@ -28,11 +28,11 @@ enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t 
 /* Facts of a step that every rank needs, and its shards: rank 0 writes one message a rank. */
 struct step_head {
     int64_t step;
-    int64_t n_labels;   /* targets of the whole global batch: the divisor of the loss */
+    int64_t n_labels;         /* targets of the whole global batch: the divisor of the loss */
     int64_t n_rows, n_tokens; /* of the whole batch, shared prefixes counted in each row */
 };
-enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards, int32_t n_shards,
-                       struct err *err);
+enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards,
+                       int32_t n_shards, struct err *err);
 /* *shards is owned by the caller (shard_release each, free). */
 enum status step_read(const struct buf *in, struct step_head *head, struct shard **shards, int32_t *n_shards,
                       struct err *err);

@@ -12,10 +12,10 @@ struct examples;
 
 /* One row, decoded. Owned by the caller's struct, reused from call to call. */
 struct example {
-    char *text;       /* UTF-8, NUL-terminated */
-    int32_t *motion;  /* codebook ids */
+    char *text;      /* UTF-8, NUL-terminated */
+    int32_t *motion; /* codebook ids */
     int32_t n_motion;
-    int32_t text_id;  /* index among the distinct texts, in order of appearance */
+    int32_t text_id;     /* index among the distinct texts, in order of appearance */
     int32_t participant; /* index among the sorted distinct participants, or -1 when the row has none */
     size_t text_capacity;
     int32_t motion_capacity;
@@ -40,13 +40,13 @@ struct text_stats {
 enum status examples_open(struct examples **out, const char *path, struct err *err);
 void examples_close(struct examples *x);
 int64_t examples_count(const struct examples *x);
-int32_t examples_n_codes(const struct examples *x);           /* 1 + largest code */
-int32_t examples_n_participants(const struct examples *x);    /* 0 when no row names one */
+int32_t examples_n_codes(const struct examples *x);        /* 1 + largest code */
+int32_t examples_n_participants(const struct examples *x); /* 0 when no row names one */
 const char *examples_participant(const struct examples *x, int32_t i);
 int32_t examples_n_texts(const struct examples *x);
 void examples_text_stats(const struct examples *x, int32_t text_id, struct text_stats *out);
-int32_t examples_median_len(const struct examples *x);        /* upper median over all rows (E.1) */
-const char *examples_sha256(const struct examples *x);        /* of the file */
+int32_t examples_median_len(const struct examples *x); /* upper median over all rows (E.1) */
+const char *examples_sha256(const struct examples *x); /* of the file */
 enum status examples_read(const struct examples *x, int64_t row, struct example *out, struct err *err);
 
 /* The split that datasets.train_test_split makes (C.1): *train and *test are owned by the caller (free). */

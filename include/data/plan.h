@@ -8,18 +8,18 @@
 
 struct plan {
     int64_t n_rows;
-    int32_t batch, grad_accum;   /* rows of a micro-batch, micro-batches of a step */
+    int32_t batch, grad_accum; /* rows of a micro-batch, micro-batches of a step */
     uint64_t seed;
     bool shuffle;
-    double epochs;               /* used when max_steps is 0 */
-    int64_t max_steps;           /* filled by plan_init when given as 0 */
-    int64_t steps_per_epoch;     /* C.3 */
-    int64_t *order;              /* cached permutation of epoch `order_epoch` */
+    double epochs;           /* used when max_steps is 0 */
+    int64_t max_steps;       /* filled by plan_init when given as 0 */
+    int64_t steps_per_epoch; /* C.3 */
+    int64_t *order;          /* cached permutation of epoch `order_epoch` */
     int64_t order_epoch;
 };
 /* ST_INPUT when there are no rows, ST_USAGE for sizes below 1. */
-enum status plan_init(struct plan *p, int64_t n_rows, int32_t batch, int32_t grad_accum, uint64_t seed, bool shuffle,
-                      double epochs, int64_t max_steps, struct err *err);
+enum status plan_init(struct plan *p, int64_t n_rows, int32_t batch, int32_t grad_accum, uint64_t seed,
+                      bool shuffle, double epochs, int64_t max_steps, struct err *err);
 void plan_release(struct plan *p);
 /* Rows of step 0 .. max_steps-1 into rows [batch * grad_accum]; *n of them (fewer at an epoch's end). The
  * order is HF Trainer's: epoch e uses torch.randperm(n_rows) seeded seed + e (C.2). */

@@ -24,7 +24,7 @@ struct motion_vocab {
     int32_t t2m, m2t, denoise, mask;
     int32_t pid_null, pid_first, n_participants; /* pid_null = -1 without participants */
     char **participants;
-    int32_t vocab_size;      /* one past the last new id */
+    int32_t vocab_size; /* one past the last new id */
     enum chat_style style;
     bool space_tokens;
     char *system_prompt;
@@ -46,7 +46,8 @@ int32_t motion_vocab_participant(const struct motion_vocab *v, const char *name)
 
 /* Builds rows. Keeps the encoded fixed parts, so that a row costs only its own text. */
 struct template;
-enum status template_open(struct template **out, const struct tokenizer *t, const struct motion_vocab *v, struct err *err);
+enum status template_open(struct template **out, const struct tokenizer *t, const struct motion_vocab *v,
+                          struct err *err);
 void template_close(struct template *tp);
 
 struct row {
@@ -54,9 +55,11 @@ struct row {
 };
 /* The row of an example under a task; noisy: for TASK_DENOISE the motion with -1 where masked, else NULL.
  * participant -1: <PID_NULL> when the data has participants. */
-enum status template_row(struct template *tp, enum task task, const char *text, const int32_t *motion, int32_t n_motion,
-                         const int32_t *noisy, int32_t participant, struct row *out, struct err *err);
+enum status template_row(struct template *tp, enum task task, const char *text, const int32_t *motion,
+                         int32_t n_motion, const int32_t *noisy, int32_t participant, struct row *out,
+                         struct err *err);
 /* The text-to-motion prompt up to and including the assistant's header. */
-enum status template_prompt(struct template *tp, const char *text, int32_t participant, struct ids *out, struct err *err);
+enum status template_prompt(struct template *tp, const char *text, int32_t participant, struct ids *out,
+                            struct err *err);
 
 #endif

@@ -44,20 +44,21 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 
 enum encode_flags {
     ENCODE_PLAIN = 0,
-    ENCODE_ADDED = 1,     /* match added tokens in the text, as the library does by default */
-    ENCODE_SPECIAL = 2    /* add what the post-processor adds (BOS) */
+    ENCODE_ADDED = 1,  /* match added tokens in the text, as the library does by default */
+    ENCODE_SPECIAL = 2 /* add what the post-processor adds (BOS) */
 };
 /* Appends the ids of text (UTF-8; invalid UTF-8 is ST_INPUT). Without ENCODE_ADDED no added token is ever
  * matched: a user's text can then not become a special token. Thread-safe for different `out`. */
-enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int flags, struct ids *out,
-                             struct err *err);
+enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes, int flags,
+                             struct ids *out, struct err *err);
 /* Appends text; unknown ids are ST_INPUT. */
-enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int n, bool skip_special, struct buf *out,
-                             struct err *err);
+enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int n, bool skip_special,
+                             struct buf *out, struct err *err);
 
 /* Adds a special token (special, normalized=false); one that is known keeps its id. *id as assigned. */
 enum status tokenizer_add(struct tokenizer *t, const char *content, int32_t *id, struct err *err);
-/* Writes tokenizer.json (with the tokens added) and tokenizer_config.json into dir; AutoTokenizer reads them. */
+/* Writes tokenizer.json (with the tokens added) and tokenizer_config.json into dir; AutoTokenizer reads them.
+ */
 enum status tokenizer_save(const struct tokenizer *t, const char *dir, struct err *err);
 
 /* Writes the files of a small byte-level tokenizer without merges: 256 bytes and <|endoftext|>,

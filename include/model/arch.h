@@ -22,20 +22,20 @@ struct rope_spec {
 struct arch {
     enum family family;
     int32_t hidden, n_layers, n_q_heads, n_kv_heads, head_dim, mlp; /* H L Q K D I */
-    int32_t n_embed_rows;        /* rows of the base's embedding matrix */
+    int32_t n_embed_rows;                                           /* rows of the base's embedding matrix */
     int32_t max_positions;
     float rms_eps;
-    bool tied;                   /* the head is the embedding */
-    bool qk_norm;                /* RMS norm of each query and key head */
-    bool sandwich;               /* Gemma: norms also behind attention and MLP */
-    float norm_offset;           /* 1 for Gemma: gain is 1 + w */
-    float embed_scale;           /* 1, or sqrt(H) for Gemma */
+    bool tied;         /* the head is the embedding */
+    bool qk_norm;      /* RMS norm of each query and key head */
+    bool sandwich;     /* Gemma: norms also behind attention and MLP */
+    float norm_offset; /* 1 for Gemma: gain is 1 + w */
+    float embed_scale; /* 1, or sqrt(H) for Gemma */
     float attn_scale;
     enum act_kind act;
-    int32_t window;              /* tokens a sliding layer sees, 0 if there is none */
+    int32_t window; /* tokens a sliding layer sees, 0 if there is none */
     bool sliding[ARCH_MAX_LAYERS];
     struct rope_spec rope_global, rope_local; /* rope_local: sliding layers of Gemma */
-    int32_t pad_id;              /* input rows of this id get no gradient; -1 if none (A.3) */
+    int32_t pad_id;                           /* input rows of this id get no gradient; -1 if none (A.3) */
     int32_t eos_ids[8];
     int32_t n_eos_ids;
     char model_type[32];

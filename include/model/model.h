@@ -15,8 +15,8 @@ struct model_config {
     struct device *dev;
     const struct arch *arch;
     const struct weights *weights;
-    const struct params *params;   /* may have n_items 0: the bare base model */
-    int64_t max_tokens;            /* longest packed sequence that will come (grows if exceeded) */
+    const struct params *params; /* may have n_items 0: the bare base model */
+    int64_t max_tokens;          /* longest packed sequence that will come (grows if exceeded) */
 };
 /* All pointers in config are borrowed until close. */
 enum status model_open(struct model **out, const struct model_config *config, struct err *err);
@@ -29,24 +29,26 @@ void model_set_values(struct model *m, const float *values);
 /* Loss of a packed sequence. *loss_sum += sum over targets of -log p (double). When grad is not NULL (device
  * [n_values]) grad += grad_scale * d loss_sum / d values. token_loss: NULL or host [T], 0 where unlabelled.
  * Not collective. ST_ENV when memory is short, ST_INPUT when an id is out of range. */
-enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad, double *loss_sum,
-                       float *token_loss, struct err *err);
+enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
+                       double *loss_sum, float *token_loss, struct err *err);
 /* Logits of all positions, host [T, V]. For comparison and small models. */
 enum status model_logits(struct model *m, const struct packed *seq, float *logits, struct err *err);
 
 /* Decoding. A cache holds n_sequences of at most `capacity` tokens each. */
 struct kv_cache;
-enum status kv_cache_open(struct kv_cache **out, struct model *m, int32_t n_sequences, int32_t capacity, struct err *err);
+enum status kv_cache_open(struct kv_cache **out, struct model *m, int32_t n_sequences, int32_t capacity,
+                          struct err *err);
 void kv_cache_close(struct kv_cache *c);
 int32_t kv_cache_len(const struct kv_cache *c, int32_t sequence);
 void kv_cache_reset(struct kv_cache *c);
-/* Runs the prompt of one sequence (from position 0), fills its cache; logits host [V] of the last position. */
-enum status model_prefill(struct model *m, struct kv_cache *c, int32_t sequence, const int32_t *ids, int32_t n_tokens,
-                          float *logits, struct err *err);
+/* Runs the prompt of one sequence (from position 0), fills its cache; logits host [V] of the last position.
+ */
+enum status model_prefill(struct model *m, struct kv_cache *c, int32_t sequence, const int32_t *ids,
+                          int32_t n_tokens, float *logits, struct err *err);
 /* Copies a sequence's cache: several samples of one prompt pay for it once. */
 void kv_cache_copy(struct kv_cache *c, int32_t to, int32_t from);
 /* One token for each of n sequences (sequence indices in `which`), logits host [n, V]. */
-enum status model_decode(struct model *m, struct kv_cache *c, const int32_t *which, const int32_t *ids, int32_t n,
-                         float *logits, struct err *err);
+enum status model_decode(struct model *m, struct kv_cache *c, const int32_t *which, const int32_t *ids,
+                         int32_t n, float *logits, struct err *err);
 
 #endif

@@ -10,38 +10,39 @@
 struct lora_config {
     int32_t r;
     double alpha;
-    double dropout;            /* 0 */
+    double dropout; /* 0 */
     bool use_rslora;
     bool target[N_PROJ];
 };
 
 struct param {
-    char name[160];            /* PEFT's key in adapter_model.safetensors */
+    char name[160];             /* PEFT's key in adapter_model.safetensors */
     int64_t rows, cols, offset; /* offset in floats */
 };
 
 struct params {
     struct lora_config lora;
-    float scaling;             /* alpha / r */
-    int64_t new_first;         /* first new id */
-    int64_t n_new;             /* 0: no new rows */
-    bool untied_rows;          /* the head's new rows are trained apart */
+    float scaling;     /* alpha / r */
+    int64_t new_first; /* first new id */
+    int64_t n_new;     /* 0: no new rows */
+    bool untied_rows;  /* the head's new rows are trained apart */
     struct param *items;
     int32_t n_items;
     int64_t n_values;
-    int32_t index_rows, index_head_rows;            /* into items; -1 if absent */
-    int32_t (*index_lora)[N_PROJ];                  /* [L][N_PROJ] item of A (B follows); -1 */
+    int32_t index_rows, index_head_rows; /* into items; -1 if absent */
+    int32_t (*index_lora)[N_PROJ];       /* [L][N_PROJ] item of A (B follows); -1 */
 };
 
 /* new_first/n_new: from the pack. ST_USAGE for a rank below 1 or no target. */
-enum status params_init(struct params *p, const struct arch *a, const struct lora_config *lora, int64_t new_first,
-                        int64_t n_new, bool untied_rows, struct err *err);
+enum status params_init(struct params *p, const struct arch *a, const struct lora_config *lora,
+                        int64_t new_first, int64_t n_new, bool untied_rows, struct err *err);
 void params_release(struct params *p);
 /* Starting values (host): A uniform in +-1/sqrt(n_in), B zero, new rows at the mean of the base's rows plus a
  * little noise; head rows likewise of the head. Base rows are read through embed and head (host data). */
-void params_start(const struct params *p, const struct arch *a, const struct weight *embed, const struct weight *head,
-                  uint64_t seed, float *values);
+void params_start(const struct params *p, const struct arch *a, const struct weight *embed,
+                  const struct weight *head, uint64_t seed, float *values);
 /* Views of the flat vector as named tensors (PEFT keys), in items order. */
-enum status params_tensors(const struct params *p, const float *values, struct tensor_list *out, struct err *err);
+enum status params_tensors(const struct params *p, const float *values, struct tensor_list *out,
+                           struct err *err);
 
 #endif

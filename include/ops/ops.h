@@ -33,21 +33,21 @@ struct device_options {
  * stay borrowed as long as the weight lives. */
 struct weight {
     int64_t n_out, n_in;
-    enum dtype dtype;   /* of data */
+    enum dtype dtype; /* of data */
     const void *data;
-    void *prepared;     /* the backend's packed form, or NULL */
+    void *prepared; /* the backend's packed form, or NULL */
 };
 
 enum act_kind { ACT_SILU, ACT_GELU_TANH };
 
 /* Which tokens of a packed sequence see which (host arrays, borrowed during the call). */
 struct attention_shape {
-    int64_t n_tokens;              /* T */
+    int64_t n_tokens; /* T */
     int32_t n_segments;
     const struct segment *segments;
-    const int32_t *positions;      /* [T] host */
+    const int32_t *positions; /* [T] host */
     int32_t n_q_heads, n_kv_heads, head_dim;
-    int32_t window;                /* tokens seen including self; 0 = all */
+    int32_t window; /* tokens seen including self; 0 = all */
     float scale;
 };
 
@@ -79,8 +79,8 @@ struct ops {
      * linear:      y[T, n_out] = x[T, n_in] W^T          (+= when accumulate)
      * linear_back: dx[T, n_in] = dy[T, n_out] W          (+= when accumulate)
      * gemm:        c[m, n] = alpha op(a) op(b) + beta c; op transposes when the flag is set. */
-    void (*linear)(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx, const struct weight *w,
-                   int64_t n_tokens, bool accumulate);
+    void (*linear)(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
+                   const struct weight *w, int64_t n_tokens, bool accumulate);
     void (*linear_back)(struct device *dev, float *dx, int64_t lddx, const float *dy, int64_t lddy,
                         const struct weight *w, int64_t n_tokens, bool accumulate);
     void (*gemm)(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
@@ -89,10 +89,11 @@ struct ops {
     /* RMS norm over rows of n elements: y = x * rsqrt(mean(x^2) + eps) * (w + unit_offset); unit_offset 1 is
      * Gemma's convention. inv_rms [rows] is kept for the way back; may be NULL. y may be x.
      * back: dx = (accumulate ? dx : 0) + d/dx; dy may be dx when accumulate is false. */
-    void (*rms_norm)(struct device *dev, float *y, float *inv_rms, const float *x, const float *w, int64_t rows,
-                     int64_t n, float eps, float unit_offset);
-    void (*rms_norm_back)(struct device *dev, float *dx, const float *dy, const float *x, const float *inv_rms,
-                          const float *w, int64_t rows, int64_t n, float unit_offset, bool accumulate);
+    void (*rms_norm)(struct device *dev, float *y, float *inv_rms, const float *x, const float *w,
+                     int64_t rows, int64_t n, float eps, float unit_offset);
+    void (*rms_norm_back)(struct device *dev, float *dx, const float *dy, const float *x,
+                          const float *inv_rms, const float *w, int64_t rows, int64_t n, float unit_offset,
+                          bool accumulate);
 
     /* Rotary embedding in place on x [T, n_heads, D], pairs (j, j + D/2); cos_sin [positions, 2, D/2] holds
      * D/2 cosines then D/2 sines a position; positions [T] on the device. inverse turns back (= backward). */
@@ -100,39 +101,44 @@ struct ops {
                  const int32_t *positions, const float *cos_sin, bool inverse);
 
     /* Softmax attention over what the segments allow. q, out [T, Q, D]; k, v [T, K, D]; lse [T, Q] is the log
-     * of each softmax's denominator. Backward writes dq, dk, dv (overwritten). scratch-free for the caller. */
-    void (*attention)(struct device *dev, float *out, float *lse, const float *q, const float *k, const float *v,
-                      const struct attention_shape *shape);
-    void (*attention_back)(struct device *dev, float *dq, float *dk, float *dv, const float *dout, const float *q,
-                           const float *k, const float *v, const float *out, const float *lse,
+     * of each softmax's denominator. Backward writes dq, dk, dv (overwritten). scratch-free for the caller.
+     */
+    void (*attention)(struct device *dev, float *out, float *lse, const float *q, const float *k,
+                      const float *v, const struct attention_shape *shape);
+    void (*attention_back)(struct device *dev, float *dq, float *dk, float *dv, const float *dout,
+                           const float *q, const float *k, const float *v, const float *out, const float *lse,
                            const struct attention_shape *shape);
     /* One new token for each of n sequences. q, out [n, Q, D]; caches [n, capacity, K, D]; lens [n] host:
      * tokens valid in the cache including the new one, whose position is lens - 1. */
     void (*attention_decode)(struct device *dev, float *out, const float *q, const float *k_cache,
                              const float *v_cache, int64_t n, int64_t capacity, const int32_t *lens,
-                             int32_t n_q_heads, int32_t n_kv_heads, int32_t head_dim, int32_t window, float scale);
+                             int32_t n_q_heads, int32_t n_kv_heads, int32_t head_dim, int32_t window,
+                             float scale);
 
     /* out = act(gate) * up, and the way back (dgate may be gate, dup may be up). n elements. */
-    void (*act_mul)(struct device *dev, enum act_kind kind, float *out, const float *gate, const float *up, int64_t n);
+    void (*act_mul)(struct device *dev, enum act_kind kind, float *out, const float *gate, const float *up,
+                    int64_t n);
     void (*act_mul_back)(struct device *dev, enum act_kind kind, float *dgate, float *dup, const float *dout,
                          const float *gate, const float *up, int64_t n);
 
-    /* x[t] = scale * row(ids[t]); ids at new_first .. new_first + n_new - 1 take new_rows [n_new, H] (float32),
-     * all others table [*, H] of table->dtype. ids [T] on the device.
-     * back: d_new[id - new_first] += scale * dx[t], in token order. */
-    void (*embed)(struct device *dev, float *x, const int32_t *ids, int64_t n_tokens, const struct weight *table,
-                  const float *new_rows, int64_t new_first, int64_t n_new, float scale);
-    void (*embed_back)(struct device *dev, float *d_new, const float *dx, const int32_t *ids, int64_t n_tokens,
-                       int64_t h, int64_t new_first, int64_t n_new, float scale);
+    /* x[t] = scale * row(ids[t]); ids at new_first .. new_first + n_new - 1 take new_rows [n_new, H]
+     * (float32), all others table [*, H] of table->dtype. ids [T] on the device. back: d_new[id - new_first]
+     * += scale * dx[t], in token order. */
+    void (*embed)(struct device *dev, float *x, const int32_t *ids, int64_t n_tokens,
+                  const struct weight *table, const float *new_rows, int64_t new_first, int64_t n_new,
+                  float scale);
+    void (*embed_back)(struct device *dev, float *d_new, const float *dx, const int32_t *ids,
+                       int64_t n_tokens, int64_t h, int64_t new_first, int64_t n_new, float scale);
 
     /* dst[i] = src[index[i]] and dst[index[i]] += src[i], rows of n floats; index [rows] on the device, no
      * index twice in scatter_add. */
-    void (*gather_rows)(struct device *dev, float *dst, const float *src, const int32_t *index, int64_t rows, int64_t n);
-    void (*scatter_add_rows)(struct device *dev, float *dst, const float *src, const int32_t *index, int64_t rows,
-                             int64_t n);
+    void (*gather_rows)(struct device *dev, float *dst, const float *src, const int32_t *index, int64_t rows,
+                        int64_t n);
+    void (*scatter_add_rows)(struct device *dev, float *dst, const float *src, const int32_t *index,
+                             int64_t rows, int64_t n);
 
-    /* Rows of logits [N, ld >= V]: loss[i] = logsumexp - logit[target]; when grad_scale is not 0 the logits are
-     * overwritten by grad_scale * (softmax - onehot). targets [N] on the device. */
+    /* Rows of logits [N, ld >= V]: loss[i] = logsumexp - logit[target]; when grad_scale is not 0 the logits
+     * are overwritten by grad_scale * (softmax - onehot). targets [N] on the device. */
     void (*cross_entropy)(struct device *dev, float *logits, int64_t ld, const int32_t *targets, float *loss,
                           int64_t n_rows, int64_t v, float grad_scale);
 
@@ -140,7 +146,8 @@ struct ops {
     /* Sum of squares of n floats in double, one fixed order. Waits. */
     double (*sum_squares)(struct device *dev, const float *x, int64_t n);
     /* One AdamW update of n parameters, order of C.5 in the semantics of torch: decay, moments, step. */
-    void (*adamw)(struct device *dev, float *p, const float *g, float *m, float *v, int64_t n, const struct adamw *a);
+    void (*adamw)(struct device *dev, float *p, const float *g, float *m, float *v, int64_t n,
+                  const struct adamw *a);
     void (*sync)(struct device *dev);
 };
 

@@ -23,11 +23,11 @@ struct train_options {
     int32_t virtual_shards;
     int64_t logging_steps, eval_steps, save_steps;
     int32_t keep_checkpoints;
-    int32_t max_pack_tokens;   /* tokens of one packed sequence */
-    double deadline_s;         /* clock_s at which to save and stop; 0: none */
-    bool resume;               /* go on from resume_dir, or the newest checkpoint when that is empty */
+    int32_t max_pack_tokens; /* tokens of one packed sequence */
+    double deadline_s;       /* clock_s at which to save and stop; 0: none */
+    bool resume;             /* go on from resume_dir, or the newest checkpoint when that is empty */
     char resume_dir[PATH_BYTES];
-    json_t *options_json;      /* options that change the curve, for smgpt_state.json; borrowed */
+    json_t *options_json; /* options that change the curve, for smgpt_state.json; borrowed */
 };
 
 /* What a checkpoint holds besides the numbers: given by the level above, used on rank 0 only. */
@@ -35,7 +35,8 @@ struct train_files {
     /* Copies tokenizer, smgpt_data.json, adapter_config.json, README into the directory being filled. */
     enum status (*add_files)(void *user, const char *dir, int32_t stage, int64_t step, struct err *err);
     /* After a checkpoint is committed (hub spool). May be NULL. */
-    enum status (*committed)(void *user, const char *dir, int32_t stage, int64_t step, bool final, struct err *err);
+    enum status (*committed)(void *user, const char *dir, int32_t stage, int64_t step, bool final,
+                             struct err *err);
     void *user;
 };
 
@@ -62,11 +63,11 @@ struct train_result {
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
 
 /* Trains a stage to its end (or to a stop), with logs and checkpoints. Collective. */
-enum status train_stage(const struct train_context *c, const struct train_options *o, struct train_result *result,
-                        struct err *err);
+enum status train_stage(const struct train_context *c, const struct train_options *o,
+                        struct train_result *result, struct err *err);
 
 /* Token-mean loss of a pack's group, spread over the ranks; the same number on all. Collective. */
-enum status train_evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens, bool share_prefix,
-                           double *loss_mean, int64_t *n_labels, struct err *err);
+enum status train_evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens,
+                           bool share_prefix, double *loss_mean, int64_t *n_labels, struct err *err);
 
 #endif

@@ -22,7 +22,8 @@ void buf_clear(struct buf *b); /* n_bytes = 0, memory kept */
 enum status buf_reserve(struct buf *b, size_t n_bytes, struct err *err);
 enum status buf_append(struct buf *b, const void *data, size_t n_bytes, struct err *err);
 enum status buf_puts(struct buf *b, const char *text, struct err *err);
-enum status buf_printf(struct buf *b, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum status buf_printf(struct buf *b, struct err *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Binary messages between ranks: little helpers that append / take fixed-size values in host order.
  * buf_take fails with ST_DEFECT when fewer bytes are left than asked for. */

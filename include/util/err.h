@@ -50,7 +50,8 @@ enum status err_errno(struct err *err, enum status status, const char *fmt, ...)
 /* Sets the hint if there is none yet. Returns err's status. */
 enum status err_hint(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts "<text>: " in front of the message: where it happened, seen from a level above. Returns err's status. */
+/* Puts "<text>: " in front of the message: where it happened, seen from a level above. Returns err's status.
+ */
 enum status err_where(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* "no memory for <what> (<bytes> bytes)" as ST_ENV. */

@@ -45,9 +45,10 @@ enum status file_write(const char *path, const void *data, size_t n_bytes, struc
 /* Copies a regular file's bytes with the same guarantee. */
 enum status file_copy(const char *from, const char *to, struct err *err);
 
-enum status dir_make(const char *path, struct err *err);    /* with parents; existing is good */
-enum status dir_sync(const char *path, struct err *err);    /* fsync of the directory itself */
-enum status dir_remove(const char *path, struct err *err);  /* whole tree, never follows links; missing is good */
+enum status dir_make(const char *path, struct err *err); /* with parents; existing is good */
+enum status dir_sync(const char *path, struct err *err); /* fsync of the directory itself */
+enum status dir_remove(const char *path,
+                       struct err *err); /* whole tree, never follows links; missing is good */
 /* Names in a directory, sorted by bytes, without "." and "..". *names owned by the caller: names_free. */
 enum status dir_list(const char *path, char ***names, int *n_names, struct err *err);
 void names_free(char **names, int n_names);

@@ -16,12 +16,12 @@ struct segment {
 };
 
 struct packed {
-    int32_t n_tokens;   /* T */
+    int32_t n_tokens; /* T */
     int32_t n_segments;
-    int32_t n_labels;   /* N: targets that are not -1 */
-    int32_t *ids;       /* [T] */
-    int32_t *positions; /* [T] from 0 at the first token of the row, parents counted */
-    int32_t *targets;   /* [T] the label of the token that follows in its row, or -1 */
+    int32_t n_labels;         /* N: targets that are not -1 */
+    int32_t *ids;             /* [T] */
+    int32_t *positions;       /* [T] from 0 at the first token of the row, parents counted */
+    int32_t *targets;         /* [T] the label of the token that follows in its row, or -1 */
     struct segment *segments; /* in order of start */
 };
 

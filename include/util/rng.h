@@ -7,7 +7,16 @@
 #include <stdint.h>
 
 /* Streams in use; one number a purpose, so that no two purposes share numbers. */
-enum rng_stream { RNG_LORA_A = 1, RNG_NEW_ROWS, RNG_STAGE2_TASK, RNG_DENOISE, RNG_SAMPLER, RNG_INIT_MODEL, RNG_TEST, RNG_BACKOFF };
+enum rng_stream {
+    RNG_LORA_A = 1,
+    RNG_NEW_ROWS,
+    RNG_STAGE2_TASK,
+    RNG_DENOISE,
+    RNG_SAMPLER,
+    RNG_INIT_MODEL,
+    RNG_TEST,
+    RNG_BACKOFF
+};
 
 void rng_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
 /* 64 bits; sub is free for a second index (a row, a tensor). */

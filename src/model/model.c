@@ -34,7 +34,7 @@ enum status model_open(struct model **out, const struct model_config *config, st
     m->layers = calloc((size_t)m->a->n_layers, sizeof *m->layers);
     if (!m->layers) {
         free(m);
-        return err_memory(err, "the model's layers", (size_t)m->a->n_layers * sizeof *m->layers);
+        return err_memory(err, "the model's layers", (size_t)config->arch->n_layers * sizeof *m->layers);
     }
     *out = m;
     return ST_OK;

@@ -80,7 +80,7 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->head_norm = floats(c, t * h);
     m->head_inv = floats(c, t);
     m->loss = floats(c, t);
-    m->logits = floats(c, m->chunk * m->v_rows);
+    m->logits = floats(c, (t < m->chunk ? t : m->chunk) * m->v_rows);
     m->ids = lay(c, t, sizeof(int32_t));
     m->positions = lay(c, t, sizeof(int32_t));
     m->index = lay(c, t, sizeof(int32_t));
