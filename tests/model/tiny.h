@@ -1,0 +1,27 @@
+/* A tiny random model for tests: config text in, everything bound and ready out. */
+#ifndef SMGPT_TESTS_MODEL_TINY_H
+#define SMGPT_TESTS_MODEL_TINY_H
+
+#include "model/model.h"
+
+struct tiny {
+    const struct ops *ops;
+    struct device *dev;
+    struct arch arch;
+    struct weights weights;
+    struct params params;
+    struct model *model;
+    void *block;
+    float *values; /* [n_values], host = device on the CPU */
+};
+
+/* Random weights of a moderate size, non-trivial norms, A and B both random. Fails the test on error. */
+void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, int64_t new_first, int64_t n_new, bool untied, int r,
+               uint64_t seed);
+void tiny_close(struct tiny *t);
+
+/* Rows of random tokens: a shared prefix with two children, and rows of their own; labels on suffixes. */
+struct packed *tiny_sequence(int64_t vocab, uint64_t seed, bool shared);
+void tiny_sequence_free(struct packed *p);
+
+#endif
