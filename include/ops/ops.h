@@ -24,8 +24,10 @@ struct device; /* a backend's own state: threads, streams, scratch */
 enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16 };
 
 struct device_options {
-    int n_threads;        /* 0: as OpenMP says */
-    const char *cpu_path; /* "auto", "reference", "avx2", "avx512", ...; borrowed during open */
+    int n_threads; /* 0: as OpenMP says */
+    /* The CPU's instruction set: "auto" (or NULL), "baseline", "avx2", "avx512". Each path has its own bits;
+     * pinning one gives equal bits on unequal processors. Borrowed during open. */
+    const char *cpu_path;
     enum compute compute;
 };
 
@@ -51,10 +53,11 @@ struct attention_shape {
     float scale;
 };
 
+/* Doubles, because 1 - beta2 taken from a float 0.999 would be wrong by 1e-5 of itself. */
 struct adamw {
-    float lr, beta1, beta2, eps, weight_decay;
-    float bias1, bias2_sqrt; /* 1 - beta1^t; sqrt(1 - beta2^t) */
-    float grad_scale;        /* the clip coefficient, multiplied into the gradient first */
+    double lr, beta1, beta2, eps, weight_decay;
+    double bias1, bias2_sqrt; /* 1 - beta1^t; sqrt(1 - beta2^t) */
+    float grad_scale;         /* the clip coefficient, multiplied into the gradient first */
 };
 
 struct ops {

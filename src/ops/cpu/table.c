@@ -1,0 +1,46 @@
+/* The cpu table. */
+#include "../reference/reference_internal.h"
+#include <stdio.h>
+
+static enum status cpu_open(struct device **out, const struct device_options *options, struct err *err)
+{
+    TRY(ops__device_open(out, options, err));
+    snprintf((*out)->text, sizeof(*out)->text, "plain loops, %s, %d threads",
+             options->compute == COMPUTE_BF16 ? "bfloat16" : "float32", (*out)->n_threads);
+    return ST_OK;
+}
+
+const struct ops ops__cpu = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = ops__device_close,
+    .describe = ops__device_describe,
+    .alloc = ops__alloc,
+    .release = ops__release,
+    .upload = ops__copy,
+    .download = ops__copy,
+    .zero = ops__zero,
+    .copy = ops__copy,
+    .weight_prepare = reference__weight_prepare,
+    .weight_release = reference__weight_release,
+    .linear = reference__linear,
+    .linear_back = reference__linear_back,
+    .gemm = reference__gemm,
+    .rms_norm = reference__rms_norm,
+    .rms_norm_back = reference__rms_norm_back,
+    .rope = reference__rope,
+    .attention = reference__attention,
+    .attention_back = reference__attention_back,
+    .attention_decode = reference__attention_decode,
+    .act_mul = reference__act_mul,
+    .act_mul_back = reference__act_mul_back,
+    .embed = reference__embed,
+    .embed_back = reference__embed_back,
+    .gather_rows = reference__gather_rows,
+    .scatter_add_rows = reference__scatter_add_rows,
+    .cross_entropy = reference__cross_entropy,
+    .add = reference__add,
+    .sum_squares = reference__sum_squares,
+    .adamw = reference__adamw,
+    .sync = ops__sync,
+};

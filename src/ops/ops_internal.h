@@ -1,0 +1,54 @@
+/* What the host tables (cpu, reference) share: the device record, memory, weights as float32, key chains. */
+#ifndef SMGPT_OPS_INTERNAL_H
+#define SMGPT_OPS_INTERNAL_H
+
+#include "ops/ops.h"
+#include <stddef.h>
+
+extern const struct ops ops__cpu;
+extern const struct ops ops__reference;
+
+struct kernels; /* cpu/kernels.h: the vector loops of one instruction set */
+struct scratch {
+    void *base;
+    size_t n_bytes;
+};
+/* A host backend's state. Scratch grows to the largest call seen and stays; slot i belongs to thread i, the
+ * last slot to the calling thread. */
+struct device {
+    int n_threads;
+    enum compute compute;
+    const struct kernels *kernels; /* NULL in the reference table */
+    struct scratch *scratch;       /* [n_threads + 1] */
+    char text[160];
+};
+
+/* Allocates the record, checks thread count and compute mode. */
+enum status ops__device_open(struct device **out, const struct device_options *options, struct err *err);
+void ops__device_close(struct device *dev);
+const char *ops__device_describe(const struct device *dev);
+/* At least n_bytes, aligned to 64, contents undefined; slot in [0, n_threads]. Ends the process when there is
+ * no memory: the operations have no way to fail. */
+void *ops__scratch(struct device *dev, int slot, size_t n_bytes);
+
+/* Slots that are the same in both tables. */
+void *ops__alloc(struct device *dev, size_t n_bytes);
+void ops__release(struct device *dev, void *p);
+void ops__copy(struct device *dev, void *dst, const void *src, size_t n_bytes);
+void ops__zero(struct device *dev, void *dst, size_t n_bytes);
+void ops__sync(struct device *dev);
+
+/* ST_DEFECT or ST_INPUT when w has no data, a size below 1 or an element type that is not floating. */
+enum status ops__weight_check(const struct weight *w, struct err *err);
+/* Row of a weight's source as float32, exact. */
+void ops__weight_row(const struct weight *w, int64_t row, float *out);
+void ops__round_bf16(float *x, int64_t n); /* each element to the nearest bfloat16, ties to even */
+
+/* The keys that a segment's tokens may see, root first: n ranges [start, start + n_tokens) of the packed
+ * sequence, the last one being the segment itself. Returns n; ranges has room for n_segments. */
+struct key_range {
+    int64_t start, n_tokens;
+};
+int64_t ops__key_chain(const struct attention_shape *shape, int32_t segment, struct key_range *ranges);
+
+#endif
