@@ -1,0 +1,224 @@
+/* Base model and adapter, from files on rank 0 to a model on every rank. Rank 0 alone reads; config.json's
+ * text travels to all, the weights to one block a host. */
+#include "assemble.h"
+#include "checkpoint/safetensors.h"
+#include "train/adapter.h"
+#include "util/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CONFIG_MAX_BYTES (4 << 20)
+
+/* Text of rank 0 to all. */
+static enum status bcast_text(struct comm *comm, struct buf *text, struct err *err)
+{
+    uint64_t n = text->n_bytes;
+    TRY(comm->ops->bcast(comm, 0, &n, sizeof n, err));
+    if (comm->rank != 0) {
+        buf_clear(text);
+        enum status st = buf_reserve(text, n, err);
+        if (st != ST_OK)
+            return st;
+        text->n_bytes = n;
+    }
+    return n ? comm->ops->bcast(comm, 0, text->data, n, err) : ST_OK;
+}
+
+/* Hash of what the tensors are and of a sample of their bytes: enough to notice another model, cheap for
+ * large ones. */
+static void fingerprint(const struct buf *config, const struct tensor_list *l, char hex[SHA256_HEX_BYTES])
+{
+    struct sha256 h;
+    sha256_init(&h);
+    sha256_update(&h, config->data, config->n_bytes);
+    for (int i = 0; i < l->n_items; i++) {
+        const struct tensor *t = &l->items[i];
+        sha256_update(&h, t->name, strlen(t->name) + 1);
+        sha256_update(&h, &t->dtype, sizeof t->dtype);
+        sha256_update(&h, t->dims, (size_t)t->n_dims * sizeof *t->dims);
+        size_t head = t->n_bytes < 4096 ? t->n_bytes : 4096;
+        sha256_update(&h, t->data, head);
+        sha256_update(&h, (const char *)t->data + t->n_bytes - head, head);
+    }
+    sha256_hex(&h, hex);
+}
+
+static enum status read_config(struct assembly *s, const char *dir, struct buf *text, struct err *err)
+{
+    char path[PATH_BYTES] = "config.json";
+    enum status st = ST_OK;
+    if (s->comm->rank == 0) {
+        st = path_join(path, dir, "config.json", err);
+        if (st == ST_OK && !dir_exists(dir)) {
+            st = err_set(err, ST_INPUT, "model directory '%s' does not exist", dir);
+            err_hint(err,
+                     "set `model` to a directory with config.json, model.safetensors and tokenizer.json");
+        }
+        if (st == ST_OK)
+            st = file_read(path, CONFIG_MAX_BYTES, text, err);
+    }
+    TRY(comm_agree(s->comm, st, err));
+    TRY(comm_agree(s->comm, bcast_text(s->comm, text, err), err));
+    return comm_agree(s->comm, arch_parse(&s->arch, text->data, text->n_bytes, path, err), err);
+}
+
+/* Rank 0: from the files into the host's block. */
+static enum status fill_block(struct assembly *s, const char *dir, const struct buf *config, struct err *err)
+{
+    struct safetensors st = {0};
+    TRY(safetensors_open_model(&st, dir, err));
+    tensor_list_sort(&st.tensors);
+    fingerprint(config, &st.tensors, s->model_sha256);
+    enum status result = weights_fill(s->block.data, &s->arch, DT_F32, &st.tensors, err);
+    if (result != ST_OK)
+        err_where(err, "%s", dir);
+    safetensors_close(&st);
+    return result;
+}
+
+static enum status read_weights(struct assembly *s, const char *dir, const struct buf *config,
+                                struct err *err)
+{
+    struct comm *c = s->comm;
+    size_t bytes = weights_block_bytes(&s->arch, DT_F32);
+    TRY(comm_agree(c, bytes ? ST_OK : err_memory(err, "the list of weights", 0), err));
+    TRY(c->ops->shared_alloc(c, bytes, &s->block, err));
+    enum status st = c->rank == 0 ? fill_block(s, dir, config, err) : ST_OK;
+    TRY(comm_agree(c, st, err));
+    TRY(c->ops->bcast(c, 0, s->model_sha256, sizeof s->model_sha256, err));
+    TRY(c->ops->bcast_nodes(c, s->block.data, bytes, err));
+    TRY(c->ops->barrier(c, err));
+    return comm_agree(c, weights_bind(&s->weights, &s->arch, DT_F32, s->block.data, s->ops, s->dev, err),
+                      err);
+}
+
+enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
+                          struct err *err)
+{
+    struct buf config = BUF_INIT;
+    *s = (struct assembly){.comm = comm};
+    struct device_options d = {.n_threads = (int)o->threads, .cpu_path = o->cpu_path, .compute = COMPUTE_F32};
+    s->ops = ops_by_name(strcmp(o->cpu_path, "reference") == 0 ? "reference" : "cpu");
+    TRY(comm_agree(comm, s->ops->open(&s->dev, &d, err), err));
+    enum status st = read_config(s, dir, &config, err);
+    if (st == ST_OK)
+        st = read_weights(s, dir, &config, err);
+    buf_release(&config);
+    return st;
+}
+
+enum status assembly_params(struct assembly *s, const struct lora_config *lora, int64_t new_first,
+                            int64_t n_new, bool untied_rows, int64_t max_tokens, struct err *err)
+{
+    TRY(params_init(&s->params, &s->arch, lora, new_first, n_new, untied_rows, err));
+    size_t bytes = (size_t)s->params.n_values * sizeof *s->values;
+    s->values = s->ops->alloc(s->dev, bytes ? bytes : sizeof *s->values);
+    if (!s->values)
+        return err_memory(err, "the trainable values", bytes);
+    struct model_config c = {.ops = s->ops,
+                             .dev = s->dev,
+                             .arch = &s->arch,
+                             .weights = &s->weights,
+                             .params = &s->params,
+                             .max_tokens = max_tokens};
+    TRY(model_open(&s->model, &c, err));
+    model_set_values(s->model, s->values);
+    return ST_OK;
+}
+
+void assembly_close(struct assembly *s)
+{
+    if (!s->ops || !s->dev)
+        return;
+    model_close(s->model);
+    if (s->values)
+        s->ops->release(s->dev, s->values);
+    params_release(&s->params);
+    weights_release(&s->weights, s->ops, s->dev);
+    if (s->block.data)
+        s->comm->ops->shared_release(s->comm, &s->block);
+    s->ops->close(s->dev);
+    *s = (struct assembly){0};
+}
+
+static enum status add_target(struct lora_config *lora, const char *name, size_t n, struct err *err)
+{
+    for (int p = 0; p < N_PROJ; p++)
+        if (strlen(proj_name((enum proj)p)) == n && strncmp(proj_name((enum proj)p), name, n) == 0) {
+            lora->target[p] = true;
+            return ST_OK;
+        }
+    err_set(err, ST_USAGE, "LoRA target '%.*s' is not a projection of these models", (int)n, name);
+    return err_hint(err, "targets are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+}
+
+enum status lora_from_options(struct lora_config *lora, const struct options *o, struct err *err)
+{
+    *lora = (struct lora_config){.r = (int32_t)o->lora_r, .alpha = o->lora_alpha};
+    for (const char *at = o->lora_targets; *at;) {
+        size_t skip = strspn(at, ", "), n = strcspn(at + skip, ", ");
+        if (n)
+            TRY(add_target(lora, at + skip, n, err));
+        at += skip + n;
+    }
+    return ST_OK;
+}
+
+enum status lora_from_adapter(struct lora_config *lora, const struct adapter_config *c, struct err *err)
+{
+    *lora = (struct lora_config){.r = c->r, .alpha = c->alpha, .use_rslora = c->use_rslora};
+    for (int32_t i = 0; i < c->n_targets; i++)
+        TRY(add_target(lora, c->targets[i], strlen(c->targets[i]), err));
+    return ST_OK;
+}
+
+/* The new rows that an adapter trains: one run of ids, as this program and its data use them. */
+static enum status rows_of_adapter(const struct adapter_config *c, const char *dir, int64_t *first,
+                                   int64_t *n, struct err *err)
+{
+    const int64_t *rows = c->n_embed_rows ? c->embed_rows : c->head_rows;
+    *n = c->n_embed_rows ? c->n_embed_rows : c->n_head_rows;
+    *first = *n ? rows[0] : 0;
+    for (int64_t i = 0; i < *n; i++)
+        if (rows[i] != *first + i)
+            return err_set(err, ST_INPUT,
+                           "%s: trainable_token_indices are not one run of ids (%lld follows %lld)", dir,
+                           (long long)rows[i], (long long)rows[i - 1]);
+    return ST_OK;
+}
+
+static enum status open_adapter(struct assembly *s, const char *dir, struct err *err)
+{
+    struct adapter_config c = {0};
+    struct lora_config lora;
+    int64_t first = 0, n = 0;
+    TRY(adapter_config_read(&c, dir, err));
+    enum status st = lora_from_adapter(&lora, &c, err);
+    if (st == ST_OK)
+        st = rows_of_adapter(&c, dir, &first, &n, err);
+    bool untied = c.n_head_rows > 0;
+    adapter_config_release(&c);
+    TRY(st);
+    TRY(assembly_params(s, &lora, n ? first : s->arch.n_embed_rows, n, untied, 0, err));
+    float *host = malloc((size_t)s->params.n_values * sizeof *host + 1);
+    if (!host)
+        return err_memory(err, "an adapter", (size_t)s->params.n_values * sizeof *host);
+    st = adapter_read(dir, &s->params, host, err);
+    if (st == ST_OK) {
+        s->ops->upload(s->dev, s->values, host, (size_t)s->params.n_values * sizeof *host);
+        s->ops->sync(s->dev);
+    }
+    free(host);
+    return st;
+}
+
+enum status assembly_open_path(struct assembly *s, struct comm *comm, const struct options *o,
+                               const struct model_path *path, struct err *err)
+{
+    TRY(assembly_open(s, comm, o, path->model_dir, err));
+    if (path->adapter_dir[0])
+        return open_adapter(s, path->adapter_dir, err);
+    struct lora_config none = {0};
+    return assembly_params(s, &none, s->arch.n_embed_rows, 0, false, 0, err);
+}

@@ -1,0 +1,282 @@
+/* The stage loop: prepares the packs on rank 0, opens the model once, trains stage after stage on the same
+ * trainable values. A stage that is finished already only hands over what it has. */
+#include "stages.h"
+#include "assemble.h"
+#include "checkpoint/ckpt.h"
+#include "stage_files.h"
+#include "train/adapter.h"
+#include "train/train.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct run {
+    struct comm *comm;
+    const struct stages_request *request;
+    const struct options *o;
+    struct stage_data data; /* rank 0 */
+    struct assembly model;
+    bool model_open;
+    json_t *curve_options;
+};
+
+static const char *out_dir_of(const struct options *o, int stage)
+{
+    return stage == 1 ? o->out_s1 : stage == 2 ? o->out_s2 : o->out_s3;
+}
+
+static double epochs_of(const struct options *o, int stage)
+{
+    return stage == 1 ? o->epochs_s1 : stage == 2 ? o->epochs_s2 : o->epochs_s3;
+}
+
+static enum schedule_kind schedule_of(const struct options *o)
+{
+    return strcmp(o->schedule, "linear") == 0     ? SCHEDULE_LINEAR
+           : strcmp(o->schedule, "constant") == 0 ? SCHEDULE_CONSTANT
+                                                  : SCHEDULE_COSINE;
+}
+
+static enum status train_options_make(struct train_options *t, const struct run *r, int stage,
+                                      struct err *err)
+{
+    const struct options *o = r->o;
+    *t = (struct train_options){.stage = stage,
+                                .batch_train = (int32_t)o->batch_train,
+                                .grad_accum = (int32_t)o->grad_accum,
+                                .seed = (uint64_t)o->seed,
+                                .shuffle = o->shuffle,
+                                .share_prefix = o->share_prefix,
+                                .epochs = epochs_of(o, stage),
+                                .max_steps = o->max_steps,
+                                .lr = o->lr,
+                                .warmup_ratio = o->warmup_ratio,
+                                .weight_decay = o->weight_decay,
+                                .max_grad_norm = o->max_grad_norm,
+                                .adam_beta1 = o->adam_beta1,
+                                .adam_beta2 = o->adam_beta2,
+                                .adam_epsilon = o->adam_epsilon,
+                                .schedule = schedule_of(o),
+                                .virtual_shards = (int32_t)o->virtual_shards,
+                                .logging_steps = o->logging_steps,
+                                .eval_steps = o->eval_steps,
+                                .save_steps = o->save_steps,
+                                .keep_checkpoints = (int32_t)o->keep_checkpoints,
+                                .max_pack_tokens = STAGE_PACK_TOKENS,
+                                .resume = r->request->resume != RESUME_NONE,
+                                .options_json = r->curve_options};
+    snprintf(t->out_dir, sizeof t->out_dir, "%s", out_dir_of(o, stage));
+    if (r->request->resume == RESUME_DIR && stage == r->request->first_stage)
+        snprintf(t->resume_dir, sizeof t->resume_dir, "%s", r->request->resume_dir);
+    double deadline;
+    TRY(options_seconds(o->deadline, "deadline", &deadline, err));
+    t->deadline_s = deadline > 0 ? r->request->start_s + deadline : 0;
+    return ST_OK;
+}
+
+/* Opens the stage's pack on rank 0, its facts on all. */
+static enum status open_pack(struct run *r, int stage, struct train_context *c, struct err *err)
+{
+    enum status st = ST_OK;
+    if (r->comm->rank == 0)
+        st = stage_pack_open(&r->data, r->o, stage, &c->pack, &c->pack_info, err);
+    TRY(comm_agree(r->comm, st, err));
+    return r->comm->ops->bcast(r->comm, 0, &c->pack_info, sizeof c->pack_info, err);
+}
+
+static bool rows_untied(const struct run *r, const struct arch *a)
+{
+    return strcmp(r->o->new_rows, "untied") == 0 || !a->tied;
+}
+
+/* The model and the layout of what is trained, once, from the first stage's pack. */
+static enum status open_model(struct run *r, const struct pack_info *pack, struct err *err)
+{
+    struct lora_config lora;
+    TRY(comm_agree(r->comm, assembly_open(&r->model, r->comm, r->o, r->o->model, err), err));
+    const struct arch *a = &r->model.arch;
+    enum status st = lora_from_options(&lora, r->o, err);
+    if (st == ST_OK && strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {
+        st = err_set(err, ST_USAGE, "new_rows=tied, but '%s' has a head of its own", r->o->model);
+        err_hint(err, "use new_rows=auto or untied");
+    }
+    int64_t tokens = pack->max_row_tokens > STAGE_PACK_TOKENS ? pack->max_row_tokens : STAGE_PACK_TOKENS;
+    if (st == ST_OK)
+        st = assembly_params(&r->model, &lora, pack->base_vocab_size,
+                             pack->vocab_size - pack->base_vocab_size, rows_untied(r, a), tokens, err);
+    r->model_open = true;
+    TRY(comm_agree(r->comm, st, err));
+    log_info("model   %s, %d layers, hidden %d, vocabulary %lld (%lld new), %s", a->model_type, a->n_layers,
+             a->hidden, (long long)model_vocab(r->model.model), (long long)r->model.params.n_new,
+             r->model.ops->describe(r->model.dev));
+    log_info("trained %lld values: LoRA r %d on %s, %s new rows", (long long)r->model.params.n_values,
+             r->model.params.lora.r, r->o->lora_targets,
+             r->model.params.n_new == 0    ? "no"
+             : r->model.params.untied_rows ? "untied"
+                                           : "tied");
+    return ST_OK;
+}
+
+/* Where a stage's values come from when it has no checkpoint of its own. Rank 0; values is host memory. */
+static enum status start_values(struct run *r, int stage, float *values, struct err *err)
+{
+    const struct params *p = &r->model.params;
+    char dir[PATH_BYTES] = "";
+    int64_t step = -1;
+    if (stage == r->request->first_stage && r->o->init_adapter[0])
+        snprintf(dir, sizeof dir, "%s", r->o->init_adapter);
+    else if (stage > 1)
+        TRY(ckpt_newest(out_dir_of(r->o, stage - 1), dir, &step, err));
+    if (!dir[0]) {
+        if (stage > 1 && !r->o->pack[0]) {
+            err_set(err, ST_INPUT,
+                    "stage %d needs a finished stage %d, but '%s' holds no complete checkpoint", stage,
+                    stage - 1, out_dir_of(r->o, stage - 1));
+            return err_hint(err, "run --stage all, or set init_adapter to the adapter to start from");
+        }
+        params_start(p, &r->model.arch, &r->model.weights.embed, &r->model.weights.head, (uint64_t)r->o->seed,
+                     values);
+        log_info("stage %d starts from a new adapter, seed %lld", stage, (long long)r->o->seed);
+        return ST_OK;
+    }
+    if (step >= 0)
+        TRY(stage_check_finished(dir, stage - 1, err));
+    log_info("stage %d starts from %s", stage, dir);
+    return adapter_read(dir, p, values, err);
+}
+
+/* Start values to every rank's device. Also done before a resume, which then overwrites them. */
+static enum status hand_over(struct run *r, int stage, struct err *err)
+{
+    size_t bytes = (size_t)r->model.params.n_values * sizeof(float);
+    float *host = malloc(bytes ? bytes : 1);
+    enum status st = host ? ST_OK : err_memory(err, "the start values", bytes);
+    if (st == ST_OK && r->comm->rank == 0)
+        st = start_values(r, stage, host, err);
+    st = comm_agree(r->comm, st, err);
+    if (st == ST_OK)
+        st = r->comm->ops->bcast(r->comm, 0, host, bytes, err);
+    if (st == ST_OK) {
+        r->model.ops->upload(r->model.dev, r->model.values, host, bytes);
+        r->model.ops->sync(r->model.dev);
+    }
+    free(host);
+    return st;
+}
+
+/* A stage with a checkpoint of its own needs no start values from elsewhere. */
+static bool has_checkpoint(const struct run *r, int stage)
+{
+    char dir[PATH_BYTES];
+    int64_t step = -1;
+    struct err ignored = ERR_INIT;
+    if (r->request->resume == RESUME_NONE)
+        return false;
+    if (r->request->resume == RESUME_DIR && stage == r->request->first_stage)
+        return true;
+    return ckpt_newest(out_dir_of(r->o, stage), dir, &step, &ignored) == ST_OK && step >= 0;
+}
+
+static enum status start_stage(struct run *r, int stage, struct err *err)
+{
+    int own = 0;
+    enum status st = ST_OK;
+    if (r->comm->rank == 0) {
+        if (r->request->resume == RESUME_NONE)
+            st = stage_set_aside(out_dir_of(r->o, stage), err);
+        own = has_checkpoint(r, stage);
+    }
+    TRY(comm_agree(r->comm, st, err));
+    TRY(r->comm->ops->bcast(r->comm, 0, &own, sizeof own, err));
+    /* Within one run the values of the stage before are in memory already. */
+    return own || (stage > r->request->first_stage) ? ST_OK : hand_over(r, stage, err);
+}
+
+static void say_plan(const struct run *r, int stage, const struct pack_info *p)
+{
+    int64_t batch = r->o->batch_train * r->o->grad_accum, n = p->n_rows[PACK_TRAIN];
+    int64_t micro = (n + r->o->batch_train - 1) / r->o->batch_train;
+    int64_t per_epoch = (micro + r->o->grad_accum - 1) / r->o->grad_accum;
+    int64_t steps =
+        r->o->max_steps > 0 ? r->o->max_steps : (int64_t)ceil(epochs_of(r->o, stage) * (double)per_epoch);
+    log_info("stage %d: %lld training rows (%lld tokens), %lld evaluation rows; %lld rows a step, %lld steps "
+             "-> %s",
+             stage, (long long)n, (long long)p->n_tokens[PACK_TRAIN], (long long)p->n_rows[PACK_EVAL],
+             (long long)batch, (long long)steps, out_dir_of(r->o, stage));
+}
+
+static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)
+{
+    struct train_options t;
+    struct train_result result = {0};
+    struct stage_files_user user = {.data = &r->data, .options = r->o, .params = &r->model.params};
+    TRY(comm_agree(r->comm, train_options_make(&t, r, stage, err), err));
+    TRY(start_stage(r, stage, err));
+    c->comm = r->comm;
+    c->ops = r->model.ops;
+    c->dev = r->model.dev;
+    c->model = r->model.model;
+    c->params = &r->model.params;
+    c->values = r->model.values;
+    memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
+    c->files = (struct train_files){.add_files = stage_add_files, .user = &user};
+    TRY(train_stage(c, &t, &result, err));
+    if (result.stopped) {
+        log_info("stage %d stopped at step %lld of %lld, saved; run the same command again to go on", stage,
+                 (long long)result.step, (long long)result.max_steps);
+        return ST_STOPPED;
+    }
+    log_info("stage %d done: step %lld, evaluation loss %.4f", stage, (long long)result.step,
+             result.eval_loss);
+    return ST_OK;
+}
+
+static enum status check_same_rows(const struct run *r, const struct pack_info *p, struct err *err)
+{
+    const struct params *have = &r->model.params;
+    if (p->vocab_size == p->base_vocab_size ||
+        (p->base_vocab_size == have->new_first && p->vocab_size - p->base_vocab_size == have->n_new))
+        return ST_OK;
+    return err_set(err, ST_INPUT,
+                   "the pack of this stage has ids %d..%d new, the stage before had %lld..%lld",
+                   p->base_vocab_size, p->vocab_size, (long long)have->new_first,
+                   (long long)(have->new_first + have->n_new));
+}
+
+static enum status run_stage(struct run *r, int stage, struct err *err)
+{
+    struct train_context c = {0};
+    TRY(open_pack(r, stage, &c, err));
+    say_plan(r, stage, &c.pack_info);
+    enum status st = ST_OK;
+    if (!r->request->dry_run) {
+        st = r->model_open ? check_same_rows(r, &c.pack_info, err) : open_model(r, &c.pack_info, err);
+        if (st == ST_OK)
+            st = train_one(r, stage, &c, err);
+    }
+    pack_close(c.pack);
+    if (st != ST_OK && st != ST_STOPPED)
+        err_where(err, "stage %d", stage);
+    return st;
+}
+
+enum status stages_run(struct comm *comm, const struct stages_request *request, struct err *err)
+{
+    struct run r = {.comm = comm, .request = request, .o = request->options};
+    enum status st = ST_OK;
+    r.curve_options = options_curve_json(r.o);
+    if (comm->rank == 0)
+        st = stage_data_open(&r.data, r.o, request->first_stage, request->last_stage, err);
+    st = comm_agree(comm, st, err);
+    for (int stage = request->first_stage; stage <= request->last_stage && st == ST_OK; stage++)
+        st = run_stage(&r, stage, err);
+    if (r.model_open)
+        assembly_close(&r.model);
+    stage_data_close(&r.data);
+    json_decref(r.curve_options);
+    return st;
+}

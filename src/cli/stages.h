@@ -1,0 +1,21 @@
+/* The three stages in sequence: data to pack, pack to adapter, adapter handed to the next stage. */
+#ifndef SMGPT_CLI_STAGES_H
+#define SMGPT_CLI_STAGES_H
+
+#include "comm/comm.h"
+#include "config/options.h"
+
+enum resume_kind { RESUME_AUTO, RESUME_NONE, RESUME_DIR };
+
+struct stages_request {
+    const struct options *options;
+    int first_stage, last_stage; /* 1..3 */
+    enum resume_kind resume;
+    const char *resume_dir; /* RESUME_DIR */
+    bool dry_run;           /* say what would be done */
+    double start_s;         /* clock_s at the program's start: the deadline counts from here */
+};
+/* ST_OK, ST_STOPPED after a stop that was saved, or the failure; the same on every rank. Collective. */
+enum status stages_run(struct comm *comm, const struct stages_request *r, struct err *err);
+
+#endif
