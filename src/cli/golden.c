@@ -1,0 +1,489 @@
+/* Comparison with goldens: forward and gradients of the first step, the trajectory, evaluation rows, greedy
+ * decoding. Files that a directory lacks are passed over; files that are there must be right. */
+#include "golden.h"
+#include "assemble.h"
+#include "checkpoint/safetensors.h"
+#include "generate/generate.h"
+#include "train/adapter.h"
+#include "train/train.h"
+#include "util/json.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GOLDEN_JSON_BYTES (256u << 20)
+
+struct golden {
+    const char *dir, *out_dir;
+    struct comm *comm;
+    const struct options *o;
+    struct golden_result *result;
+    struct assembly s;
+    float *host; /* [n_values] scratch */
+};
+
+static const char *const names[N_GOLDEN_MEASURES] = {"logits",        "forward loss",    "gradients",
+                                                     "step loss",     "gradient norm",   "learning rate",
+                                                     "final adapter", "evaluation rows", "greedy tokens"};
+
+const char *golden_name(enum golden_measure m)
+{
+    return names[m];
+}
+
+/* Suggested limits; measured noise times five where that is larger. */
+static const double limits[N_GOLDEN_MEASURES] = {1e-4, 1e-6, 1e-5, 1e-6, 5e-6, 0, 5e-6, 2e-6, 0};
+
+static void note(struct golden *g, enum golden_measure m, double difference)
+{
+    struct golden_result *r = g->result;
+    r->present[m] = true;
+    r->count[m]++;
+    if (!(difference <= r->difference[m])) /* NaN counts as worse */
+        r->difference[m] = difference;
+}
+
+static double relative(double ours, double theirs)
+{
+    return theirs == 0 ? fabs(ours) : fabs(ours - theirs) / fabs(theirs);
+}
+
+static enum status read_json(struct golden *g, const char *name, json_t **out, struct err *err)
+{
+    char path[PATH_BYTES];
+    *out = NULL;
+    TRY(path_join(path, g->dir, name, err));
+    return file_exists(path) ? json_read_file(out, path, GOLDEN_JSON_BYTES, err) : ST_OK;
+}
+
+static enum status open_adapter_dir(struct golden *g, const char *name, struct err *err)
+{
+    struct model_path p = {0};
+    TRY(path_join(p.model_dir, g->dir, "model", err));
+    TRY(path_join(p.adapter_dir, g->dir, name, err));
+    TRY(assembly_open_path(&g->s, g->comm, g->o, &p, err));
+    g->host = malloc((size_t)g->s.params.n_values * sizeof *g->host + 1);
+    return g->host ? ST_OK
+                   : err_memory(err, "the adapter's values", (size_t)g->s.params.n_values * sizeof *g->host);
+}
+
+/* A row as a packed sequence of one segment; arrays are the caller's, n_tokens long. */
+struct row_room {
+    int32_t *ids, *positions, *targets;
+    struct segment segment;
+    struct packed packed;
+};
+
+static enum status room_make(struct row_room *r, int32_t n, struct err *err)
+{
+    *r = (struct row_room){.ids = malloc((size_t)n * 3 * sizeof *r->ids + 1)};
+    if (!r->ids)
+        return err_memory(err, "a row", (size_t)n * 12);
+    r->positions = r->ids + n;
+    r->targets = r->positions + n;
+    for (int32_t i = 0; i < n; i++)
+        r->positions[i] = i;
+    return ST_OK;
+}
+
+static const struct packed *room_packed(struct row_room *r, const int32_t *labels, int32_t n)
+{
+    r->packed = (struct packed){
+        .n_tokens = n, .n_segments = 1, .ids = r->ids, .positions = r->positions, .targets = r->targets};
+    for (int32_t i = 0; i < n; i++) {
+        r->targets[i] = i + 1 < n && labels[i + 1] >= 0 ? labels[i + 1] : -1;
+        r->packed.n_labels += r->targets[i] >= 0;
+    }
+    r->segment = (struct segment){.n_tokens = n, .parent = -1};
+    r->packed.segments = &r->segment;
+    return &r->packed;
+}
+
+static int32_t int_at(const json_t *list, size_t i)
+{
+    return (int32_t)json_integer_value(json_array_get(list, i));
+}
+
+static enum status compare_logits(struct golden *g, const struct tensor_list *l, int64_t row,
+                                  const struct packed *seq, struct err *err)
+{
+    char name[32];
+    snprintf(name, sizeof name, "logits.%lld", (long long)row);
+    const struct tensor *t = tensor_list_find(l, name);
+    int64_t v = model_vocab(g->s.model), n = seq->n_tokens * v;
+    if (!t)
+        return ST_OK;
+    if (t->dtype != DT_F32 || t->n_dims != 2 || t->dims[0] != seq->n_tokens || t->dims[1] != v)
+        return err_set(err, ST_INPUT, "%s: tensor '%s' is not F32 [%d, %lld]", g->dir, name, seq->n_tokens,
+                       (long long)v);
+    float *ours = malloc((size_t)n * sizeof *ours), theirs;
+    enum status st =
+        ours ? model_logits(g->s.model, seq, ours, err) : err_memory(err, "logits", (size_t)n * sizeof *ours);
+    for (int64_t i = 0; i < n && st == ST_OK; i++) {
+        memcpy(&theirs, (const char *)t->data + (size_t)i * sizeof theirs, sizeof theirs);
+        note(g, GOLDEN_LOGITS, fabs((double)ours[i] - theirs));
+    }
+    free(ours);
+    return st;
+}
+
+/* One row of forward_ids.json: loss, logits, and its part of the step's gradient. */
+static enum status forward_row(struct golden *g, const json_t *ids, const json_t *labels, int64_t row,
+                               double want, float scale, float *grad, const struct tensor_list *logits,
+                               struct err *err)
+{
+    int32_t n = (int32_t)json_array_size(ids);
+    struct row_room room;
+    int32_t *l = malloc((size_t)n * sizeof *l + 1);
+    if (!l)
+        return err_memory(err, "labels", (size_t)n * sizeof *l);
+    enum status st = room_make(&room, n, err);
+    for (int32_t i = 0; i < n && st == ST_OK; i++) {
+        room.ids[i] = int_at(ids, (size_t)i);
+        l[i] = int_at(labels, (size_t)i);
+    }
+    double sum = 0;
+    const struct packed *seq = st == ST_OK ? room_packed(&room, l, n) : NULL;
+    if (st == ST_OK)
+        st = compare_logits(g, logits, row, seq, err);
+    if (st == ST_OK)
+        st = model_loss(g->s.model, seq, scale, grad, &sum, NULL, err);
+    if (st == ST_OK)
+        note(g, GOLDEN_FORWARD_LOSS, relative(sum, want));
+    free(room.ids);
+    free(l);
+    return st;
+}
+
+static void compare_gradients(struct golden *g, const float *grad, const struct tensor_list *theirs)
+{
+    double largest = 0, worst = 0;
+    int64_t n = 0;
+    for (int32_t i = 0; i < g->s.params.n_items; i++) {
+        const struct param *p = &g->s.params.items[i];
+        const struct tensor *t = tensor_list_find(theirs, p->name);
+        if (!t || t->dtype != DT_F32 || tensor_count(t) != p->rows * p->cols) {
+            note(g, GOLDEN_GRADIENTS, NAN);
+            continue;
+        }
+        for (int64_t k = 0; k < p->rows * p->cols; k++, n++) {
+            float x;
+            memcpy(&x, (const char *)t->data + (size_t)k * sizeof x, sizeof x);
+            largest = fmax(largest, fabs(x));
+            worst = fmax(worst, fabs((double)x - grad[p->offset + k]));
+        }
+    }
+    note(g, GOLDEN_GRADIENTS, largest > 0 ? worst / largest : worst);
+    g->result->count[GOLDEN_GRADIENTS] = n;
+}
+
+static enum status open_tensors(struct golden *g, const char *name, struct safetensors *s, struct err *err)
+{
+    char path[PATH_BYTES];
+    *s = (struct safetensors){0};
+    TRY(path_join(path, g->dir, name, err));
+    return file_exists(path) ? safetensors_open(s, path, err) : ST_OK;
+}
+
+static enum status forward_rows(struct golden *g, const json_t *ids, const json_t *expected,
+                                const struct tensor_list *logits, float *grad, struct err *err)
+{
+    const json_t *rows = json_object_get(expected, "rows");
+    const json_t *inputs = json_object_get(ids, "input_ids"), *labels = json_object_get(ids, "labels");
+    int64_t n_labels = 0;
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        n_labels += json_integer_value(json_object_get(json_array_get(rows, i), "n_labels"));
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        double want = json_number_value(json_object_get(json_array_get(rows, i), "loss_sum"));
+        TRY(forward_row(g, json_array_get(inputs, i), json_array_get(labels, i), (int64_t)i, want,
+                        1.0f / (float)n_labels, grad, logits, err));
+    }
+    return ST_OK;
+}
+
+static enum status check_forward(struct golden *g, struct err *err)
+{
+    json_t *ids, *expected = NULL;
+    TRY(read_json(g, "forward_ids.json", &ids, err));
+    enum status st = read_json(g, "forward.json", &expected, err);
+    struct safetensors logits = {0}, grads = {0};
+    float *grad = calloc((size_t)g->s.params.n_values + 1, sizeof *grad);
+    if (st == ST_OK && !grad)
+        st = err_memory(err, "a gradient", (size_t)g->s.params.n_values * sizeof *grad);
+    if (st == ST_OK)
+        st = open_tensors(g, "forward.safetensors", &logits, err);
+    if (st == ST_OK)
+        st = open_tensors(g, "forward.grads.safetensors", &grads, err);
+    if (st == ST_OK && ids && expected)
+        st = forward_rows(g, ids, expected, &logits.tensors, grad, err);
+    if (st == ST_OK && ids && expected && grads.tensors.n_items)
+        compare_gradients(g, grad, &grads.tensors);
+    safetensors_close(&logits);
+    safetensors_close(&grads);
+    free(grad);
+    json_decref(ids);
+    json_decref(expected);
+    return st;
+}
+
+/* Lines of a JSONL file whose objects have the key "loss" (and "step"), in a list. */
+static enum status read_steps(const char *path, json_t **out, struct err *err)
+{
+    struct buf text = BUF_INIT;
+    TRY(file_read(path, GOLDEN_JSON_BYTES, &text, err));
+    *out = json_array();
+    enum status st = ST_OK;
+    for (char *line = text.data, *end; line && *line && st == ST_OK; line = end) {
+        end = strchr(line, '\n');
+        size_t n = end ? (size_t)(end++ - line) : strlen(line);
+        json_t *o = NULL;
+        if (n)
+            st = json_read_text(&o, line, n, path, err);
+        if (o && json_object_get(o, "loss"))
+            json_array_append(*out, o);
+        json_decref(o);
+    }
+    buf_release(&text);
+    return st;
+}
+
+static double field(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static enum status compare_steps(struct golden *g, const char *ours_path, const json_t *theirs,
+                                 struct err *err)
+{
+    json_t *ours = NULL;
+    enum status st = read_steps(ours_path, &ours, err);
+    if (st == ST_OK && json_array_size(ours) != json_array_size(theirs))
+        st = err_set(err, ST_DEFECT, "%zu steps were logged, %zu expected", json_array_size(ours),
+                     json_array_size(theirs));
+    for (size_t i = 0; st == ST_OK && i < json_array_size(theirs); i++) {
+        const json_t *a = json_array_get(ours, i), *b = json_array_get(theirs, i);
+        note(g, GOLDEN_STEP_LOSS, relative(field(a, "loss"), field(b, "loss")));
+        note(g, GOLDEN_GRAD_NORM, relative(field(a, "grad_norm"), field(b, "grad_norm")));
+        note(g, GOLDEN_LEARNING_RATE, fabs(field(a, "learning_rate") - field(b, "learning_rate")));
+    }
+    json_decref(ours);
+    return st;
+}
+
+static enum status no_files(void *user, const char *dir, int32_t stage, int64_t step, struct err *err)
+{
+    return ST_OK;
+}
+
+/* The goldens' settings, of which train_totals.json holds the varying ones. */
+static void golden_options(struct train_options *t, const struct golden *g, const json_t *totals,
+                           int64_t n_steps)
+{
+    const json_t *o = json_object_get(totals, "options");
+    *t = (struct train_options){.stage = 3,
+                                .batch_train = (int32_t)field(o, "batch"),
+                                .grad_accum = (int32_t)field(o, "ga"),
+                                .seed = 42,
+                                .share_prefix = g->o->share_prefix,
+                                .epochs = 1,
+                                .max_steps = n_steps,
+                                .lr = field(o, "lr"),
+                                .warmup_ratio = 0.1,
+                                .weight_decay = field(o, "weight_decay"),
+                                .max_grad_norm = field(o, "max_grad_norm"),
+                                .adam_beta1 = 0.9,
+                                .adam_beta2 = 0.999,
+                                .adam_epsilon = 1e-8,
+                                .schedule = SCHEDULE_COSINE,
+                                .virtual_shards = (int32_t)g->o->virtual_shards,
+                                .logging_steps = 1,
+                                .eval_steps = n_steps,
+                                .keep_checkpoints = 2,
+                                .max_pack_tokens = 2048};
+    snprintf(t->out_dir, sizeof t->out_dir, "%s", g->out_dir);
+}
+
+static enum status run_training(struct golden *g, const json_t *totals, int64_t n_steps, struct err *err)
+{
+    struct train_options t;
+    struct train_result result = {0};
+    struct train_context c = {.comm = g->comm,
+                              .ops = g->s.ops,
+                              .dev = g->s.dev,
+                              .model = g->s.model,
+                              .params = &g->s.params,
+                              .values = g->s.values,
+                              .files = {.add_files = no_files}};
+    char path[PATH_BYTES];
+    json_t *none = json_object();
+    golden_options(&t, g, totals, n_steps);
+    t.options_json = none;
+    snprintf(c.model_sha256, sizeof c.model_sha256, "%s", g->s.model_sha256);
+    enum status st = path_join(path, g->dir, "pack.h5", err);
+    if (st == ST_OK && g->comm->rank == 0)
+        st = pack_open(&c.pack, path, &c.pack_info, err);
+    st = comm_agree(g->comm, st, err);
+    if (st == ST_OK)
+        st = g->comm->ops->bcast(g->comm, 0, &c.pack_info, sizeof c.pack_info, err);
+    if (st == ST_OK)
+        st = train_stage(&c, &t, &result, err);
+    pack_close(c.pack);
+    json_decref(none);
+    return st;
+}
+
+static enum status final_adapter(struct golden *g, int64_t n_steps, struct err *err)
+{
+    char name[64], dir[PATH_BYTES];
+    snprintf(name, sizeof name, "train/checkpoint-%lld", (long long)n_steps);
+    TRY(path_join(dir, g->dir, name, err));
+    TRY(adapter_read(dir, &g->s.params, g->host, err));
+    float *ours = malloc((size_t)g->s.params.n_values * sizeof *ours + 1);
+    if (!ours)
+        return err_memory(err, "the adapter's values", (size_t)g->s.params.n_values * sizeof *ours);
+    g->s.ops->download(g->s.dev, ours, g->s.values, (size_t)g->s.params.n_values * sizeof *ours);
+    for (int64_t i = 0; i < g->s.params.n_values; i++)
+        note(g, GOLDEN_FINAL_ADAPTER, fabs((double)ours[i] - g->host[i]));
+    free(ours);
+    /* What follows is measured with the adapter that the library trained. */
+    g->s.ops->upload(g->s.dev, g->s.values, g->host, (size_t)g->s.params.n_values * sizeof *g->host);
+    g->s.ops->sync(g->s.dev);
+    return ST_OK;
+}
+
+static enum status check_training(struct golden *g, struct err *err)
+{
+    char path[PATH_BYTES], ours[PATH_BYTES];
+    json_t *totals, *steps = NULL;
+    TRY(read_json(g, "train_totals.json", &totals, err));
+    enum status st = path_join(path, g->dir, "train.jsonl", err);
+    if (st == ST_OK && totals)
+        st = read_steps(path, &steps, err);
+    int64_t n = (int64_t)json_array_size(steps);
+    if (st == ST_OK && n)
+        st = run_training(g, totals, n, err);
+    if (st == ST_OK && n)
+        st = path_join(ours, g->out_dir, "train_log.jsonl", err);
+    if (st == ST_OK && n)
+        st = compare_steps(g, ours, steps, err);
+    if (st == ST_OK && n)
+        st = final_adapter(g, n, err);
+    json_decref(totals);
+    json_decref(steps);
+    return st;
+}
+
+static enum status eval_row(struct golden *g, struct pack *pack, const json_t *want, struct err *err)
+{
+    const int32_t *ids, *labels;
+    int32_t n;
+    double sum = 0;
+    struct row_room room;
+    TRY(pack_row(pack, PACK_EVAL, (int64_t)field(want, "row"), &ids, &labels, &n, err));
+    TRY(room_make(&room, n, err));
+    memcpy(room.ids, ids, (size_t)n * sizeof *ids);
+    enum status st = model_loss(g->s.model, room_packed(&room, labels, n), 0, NULL, &sum, NULL, err);
+    if (st == ST_OK)
+        note(g, GOLDEN_EVAL_ROWS, relative(sum, field(want, "loss_sum")));
+    free(room.ids);
+    return st;
+}
+
+static enum status check_eval(struct golden *g, struct err *err)
+{
+    char path[PATH_BYTES];
+    json_t *expected;
+    struct pack *pack = NULL;
+    struct pack_info info;
+    TRY(read_json(g, "eval.json", &expected, err));
+    enum status st = path_join(path, g->dir, "pack.h5", err);
+    if (st == ST_OK && expected)
+        st = pack_open(&pack, path, &info, err);
+    const json_t *rows = json_object_get(expected, "rows");
+    for (size_t i = 0; st == ST_OK && i < json_array_size(rows); i++)
+        st = eval_row(g, pack, json_array_get(rows, i), err);
+    pack_close(pack);
+    json_decref(expected);
+    return st;
+}
+
+static enum status greedy_case(struct golden *g, const json_t *c, struct err *err)
+{
+    const json_t *prompt = json_object_get(c, "prompt"), *want = json_object_get(c, "tokens");
+    struct sampler s = {.greedy = true, .max_new_tokens = (int32_t)json_array_size(want)};
+    struct ids in = IDS_INIT, out = IDS_INIT;
+    double logprob = 0;
+    enum status st = ST_OK;
+    for (size_t i = 0; st == ST_OK && i < json_array_size(prompt); i++)
+        st = ids_push(&in, int_at(prompt, i), err);
+    if (st == ST_OK)
+        st = generate_plain(g->s.model, in.data, in.n, NULL, 0, &s, &out, &logprob, err);
+    int differ = 0;
+    for (size_t i = 0; st == ST_OK && i < json_array_size(want); i++)
+        differ += (int)i >= out.n || out.data[i] != int_at(want, i);
+    if (st == ST_OK)
+        note(g, GOLDEN_GREEDY, differ);
+    ids_release(&in);
+    ids_release(&out);
+    return st;
+}
+
+static enum status check_greedy(struct golden *g, struct err *err)
+{
+    json_t *expected;
+    TRY(read_json(g, "generate.json", &expected, err));
+    const json_t *cases = json_object_get(expected, "cases");
+    enum status st = ST_OK;
+    for (size_t i = 0; st == ST_OK && i < json_array_size(cases); i++)
+        st = greedy_case(g, json_array_get(cases, i), err);
+    json_decref(expected);
+    return st;
+}
+
+/* What transformers' own float32 run differs by from float64; limits grow to five times that. */
+static enum status read_noise(struct golden *g, struct err *err)
+{
+    json_t *n;
+    TRY(read_json(g, "noise.json", &n, err));
+    const json_t *forward = json_object_get(n, "forward_vs_f64"),
+                 *train = json_object_get(n, "train_vs_float64");
+    double *noise = g->result->noise;
+    noise[GOLDEN_LOGITS] = field(json_object_get(forward, "logits"), "abs_max");
+    noise[GOLDEN_GRADIENTS] = field(json_object_get(forward, "grads"), "over_max_value");
+    noise[GOLDEN_STEP_LOSS] = field(train, "loss_rel_max");
+    noise[GOLDEN_GRAD_NORM] = field(train, "grad_norm_rel_max");
+    noise[GOLDEN_FINAL_ADAPTER] = field(json_object_get(train, "final_params"), "abs_max");
+    json_decref(n);
+    for (int i = 0; i < N_GOLDEN_MEASURES; i++)
+        if (noise[i] * 5 > g->result->limit[i])
+            g->result->limit[i] = noise[i] * 5;
+    return ST_OK;
+}
+
+enum status golden_check(const char *dir, const char *out_dir, struct comm *comm, const struct options *o,
+                         struct golden_result *result, struct err *err)
+{
+    struct golden g = {.dir = dir, .out_dir = out_dir, .comm = comm, .o = o, .result = result};
+    *result = (struct golden_result){0};
+    for (int i = 0; i < N_GOLDEN_MEASURES; i++) {
+        result->limit[i] = limits[i];
+        result->noise[i] = NAN;
+    }
+    enum status st = read_noise(&g, err);
+    if (st == ST_OK)
+        st = open_adapter_dir(&g, "init_adapter", err);
+    if (st == ST_OK)
+        st = check_forward(&g, err);
+    if (st == ST_OK)
+        st = check_training(&g, err);
+    if (st == ST_OK)
+        st = check_eval(&g, err);
+    if (st == ST_OK)
+        st = check_greedy(&g, err);
+    free(g.host);
+    assembly_close(&g.s);
+    return st;
+}
