@@ -455,7 +455,7 @@ static enum status read_noise(struct golden *g, struct err *err)
     noise[GOLDEN_GRADIENTS] = field(json_object_get(forward, "grads"), "over_max_value");
     noise[GOLDEN_STEP_LOSS] = field(train, "loss_rel_max");
     noise[GOLDEN_GRAD_NORM] = field(train, "grad_norm_rel_max");
-    noise[GOLDEN_FINAL_ADAPTER] = field(json_object_get(train, "final_params"), "abs_max");
+    noise[GOLDEN_FINAL_ADAPTER] = field(train, "final_param_abs_max");
     json_decref(n);
     for (int i = 0; i < N_GOLDEN_MEASURES; i++)
         if (noise[i] * 5 > g->result->limit[i])
