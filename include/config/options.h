@@ -9,42 +9,64 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Rows of options.def:
- *   TEXT(key, env, default, help)            char key[1024]
- *   INTEGER(key, env, default, min, max, help)  int64_t key
- *   REAL(key, env, default, min, max, help)     double key
- *   BOOL(key, env, default, help)               bool key
- *   CHOICE(key, env, default, "a|b|c", help)    char key[1024], one of the words
- *   SECONDS(key, env, default, help)            char key[1024] like 10m, 11h40m, 90s; options_seconds reads
- * it PLANNED(key, env, help)                     known, refused by name as not built yet
+/* Bytes of a text option, with the NUL behind it. */
+#define OPTION_TEXT_BYTES 1024
+
+/* Rows of options.def. `curve` is CURVE for options that change what is learned, PLAIN for the rest.
+ *   TEXT(key, env, curve, default, help)               char key[OPTION_TEXT_BYTES]
+ *   PLACE(key, env, curve, default, help)              the same; {work_dir} and {data_dir} are filled in
+ *   LIST(key, env, curve, default, help)               the same; words or numbers with commas between, JSON
+ * takes an array too INTEGER(key, env, curve, default, min, max, help)  int64_t key REAL(key, env, curve,
+ * default, min, max, help)     double key BOOL(key, env, curve, default, help)               bool key
+ *   CHOICE(key, env, curve, default, "a|b|!c", help)   char key[OPTION_TEXT_BYTES], one of the words; "!"
+ * marks a word that is known and refused as not built yet SECONDS(key, env, curve, default, help) char
+ * key[OPTION_TEXT_BYTES] like 10m, 11h40m, 90s; options_seconds reads it PLANNED(key, env, help) known,
+ * refused by name as not built yet; no field
  */
 struct options {
-#define TEXT(key, env, def, help)              char key[1024];
-#define INTEGER(key, env, def, min, max, help) int64_t key;
-#define REAL(key, env, def, min, max, help)    double key;
-#define BOOL(key, env, def, help)              bool key;
-#define CHOICE(key, env, def, words, help)     char key[1024];
-#define SECONDS(key, env, def, help)           char key[1024];
+#define TEXT(key, env, curve, def, help)              char key[OPTION_TEXT_BYTES];
+#define PLACE(key, env, curve, def, help)             char key[OPTION_TEXT_BYTES];
+#define LIST(key, env, curve, def, help)              char key[OPTION_TEXT_BYTES];
+#define INTEGER(key, env, curve, def, min, max, help) int64_t key;
+#define REAL(key, env, curve, def, min, max, help)    double key;
+#define BOOL(key, env, curve, def, help)              bool key;
+#define CHOICE(key, env, curve, def, words, help)     char key[OPTION_TEXT_BYTES];
+#define SECONDS(key, env, curve, def, help)           char key[OPTION_TEXT_BYTES];
 #define PLANNED(key, env, help)
 #include "config/options.def"
 };
 
+/* All failures below are ST_USAGE (ST_ENV for memory). A message names where the value came from (file,
+ * variable or --set) and the key; a value that looks like a token is never repeated. */
+
 void options_default(struct options *o);
-/* A JSON object of keys. Unknown keys are ST_USAGE and name the nearest key; a key that looks like a token is
- * refused with the reason. */
+/* A JSON object of keys. Unknown keys name the nearest key; a key or value that looks like a token is refused
+ * with the reason; types are checked (a number in quotes is no number). */
 enum status options_read_file(struct options *o, const char *path, struct err *err);
+/* A variable that is set to an empty text counts as not set. Variables of options that are not built yet
+ * (HF_USER and the like, which people have set for other programs) are named in one warning and do nothing.
+ * Of OMP_NUM_THREADS, a list by OpenMP's rules, the first number counts. */
 enum status options_read_environment(struct options *o, struct err *err);
 /* "key=value" as given to --set. */
 enum status options_set(struct options *o, const char *assignment, struct err *err);
-/* Fills in what depends on other options: {work_dir} and {data_dir} in paths. Call once, last. */
+/* Fills in what depends on other options ({work_dir} and {data_dir} in paths) and checks options against each
+ * other. Call once, last. */
 enum status options_finish(struct options *o, struct err *err);
-/* The effective values, keys in table order. New reference. */
+/* The effective values, keys in table order; options_read_file reads them back to the same. New reference. */
 json_t *options_json(const struct options *o);
 /* Only those that change the training curve (for the hash in smgpt_state.json). New reference. */
 json_t *options_curve_json(const struct options *o);
-/* Help lines of all options: key, environment, default, text. */
+/* Help lines of all options: key, environment, default, range, text. */
 enum status options_help(struct buf *out, struct err *err);
-/* Reads 90, 90s, 10m, 11h40m; ST_USAGE else. Empty text: 0. */
+/* Reads 90, 90s, 10m, 11h40m (hours, minutes, seconds in this order, each at most once). Empty text: 0. key
+ * is the name in the message. */
 enum status options_seconds(const char *text, const char *key, double *seconds, struct err *err);
+
+/* Which of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj (this order) lora_targets names; at least
+ * one. */
+#define OPTION_N_TARGETS 7
+enum status options_lora_targets(const struct options *o, bool on[OPTION_N_TARGETS], struct err *err);
+/* stage2_weights: T2M, M2T, denoise; not negative, their sum positive; as given, not normalised. */
+enum status options_stage2_weights(const struct options *o, double weights[3], struct err *err);
 
 #endif
