@@ -19,6 +19,7 @@ struct buf {
 
 void buf_release(struct buf *b);
 void buf_clear(struct buf *b); /* n_bytes = 0, memory kept */
+/* Room for n_bytes behind those that are there. */
 enum status buf_reserve(struct buf *b, size_t n_bytes, struct err *err);
 enum status buf_append(struct buf *b, const void *data, size_t n_bytes, struct err *err);
 enum status buf_puts(struct buf *b, const char *text, struct err *err);

@@ -29,14 +29,17 @@ enum status file_map(struct file_map *map, const char *path, struct err *err);
 void file_unmap(struct file_map *map);
 
 /* A file that appears under its name only when it is complete: written to "<path>.tmp.<pid>" beside it,
- * then fsync, rename, fsync of the directory. Write with fwrite to `f`, or file_write_checked. */
+ * then fsync, rename, fsync of the directory. Write with fwrite to `f`, or file_writer_put. */
+struct file_sink;
 struct file_writer {
-    FILE *f;
+    FILE *f; /* has no file descriptor of its own (fileno fails); fseek works */
+    struct file_sink *sink;
     char path[PATH_BYTES], tmp_path[PATH_BYTES];
 };
 enum status file_writer_open(struct file_writer *w, const char *path, struct err *err);
 enum status file_writer_put(struct file_writer *w, const void *data, size_t n_bytes, struct err *err);
-/* Consumes w in success and failure; after a failure the old file is untouched and the temporary gone. */
+/* Consumes w in success and failure; after a failure the old file is untouched and the temporary gone
+ * (only when the directory's own fsync fails is the new file already in place). */
 enum status file_writer_commit(struct file_writer *w, struct err *err);
 void file_writer_abort(struct file_writer *w); /* no-op on a closed writer */
 

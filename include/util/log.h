@@ -1,5 +1,6 @@
 /* Messages for people, on stderr. Priority x audience: log_* speaks on rank 0 only, log_each_* on every
- * rank with the rank and host in front. Results never go through here: they go to stdout. */
+ * rank, with "rank R on HOST: " in front when there is more than one. Results never go through here: they go
+ * to stdout. */
 #ifndef SMGPT_UTIL_LOG_H
 #define SMGPT_UTIL_LOG_H
 

@@ -21,6 +21,7 @@ int64_t tensor_count(const struct tensor *t); /* product of dims; 1 for a scalar
 struct tensor_list {
     struct tensor *items; /* sorted by name after tensor_list_sort */
     int n_items, capacity;
+    bool is_sorted; /* set by tensor_list_sort, cleared by tensor_list_add */
 };
 #define TENSOR_LIST_INIT                                                                                     \
     {                                                                                                        \

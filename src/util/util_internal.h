@@ -1,0 +1,20 @@
+/* Names shared between the files of util and its tests; no other room includes this. */
+#ifndef SMGPT_UTIL_INTERNAL_H
+#define SMGPT_UTIL_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* sha256: one compression function with plain C, one with the processor's SHA instructions. */
+void util__sha256_blocks_plain(uint32_t state[8], const unsigned char *data, size_t n_blocks);
+void util__sha256_blocks_ni(uint32_t state[8], const unsigned char *data, size_t n_blocks);
+bool util__sha256_has_ni(void);
+extern const uint32_t util__sha256_k[64];
+
+/* limits: `root` stands in front of every path that is read, "" for the real machine. -1 or 0 for no limit.
+ */
+int64_t util__cgroup_memory_bytes(const char *root);
+int util__cgroup_cpus(const char *root);
+
+#endif
