@@ -3,7 +3,9 @@
 #include "golden.h"
 #include "assemble.h"
 #include "checkpoint/safetensors.h"
+#include "data/batch.h"
 #include "generate/generate.h"
+#include "measure.h"
 #include "train/adapter.h"
 #include "train/train.h"
 #include "util/json.h"
@@ -69,38 +71,6 @@ static enum status open_adapter_dir(struct golden *g, const char *name, struct e
                    : err_memory(err, "the adapter's values", (size_t)g->s.params.n_values * sizeof *g->host);
 }
 
-/* A row as a packed sequence of one segment; arrays are the caller's, n_tokens long. */
-struct row_room {
-    int32_t *ids, *positions, *targets;
-    struct segment segment;
-    struct packed packed;
-};
-
-static enum status room_make(struct row_room *r, int32_t n, struct err *err)
-{
-    *r = (struct row_room){.ids = malloc((size_t)n * 3 * sizeof *r->ids + 1)};
-    if (!r->ids)
-        return err_memory(err, "a row", (size_t)n * 12);
-    r->positions = r->ids + n;
-    r->targets = r->positions + n;
-    for (int32_t i = 0; i < n; i++)
-        r->positions[i] = i;
-    return ST_OK;
-}
-
-static const struct packed *room_packed(struct row_room *r, const int32_t *labels, int32_t n)
-{
-    r->packed = (struct packed){
-        .n_tokens = n, .n_segments = 1, .ids = r->ids, .positions = r->positions, .targets = r->targets};
-    for (int32_t i = 0; i < n; i++) {
-        r->targets[i] = i + 1 < n && labels[i + 1] >= 0 ? labels[i + 1] : -1;
-        r->packed.n_labels += r->targets[i] >= 0;
-    }
-    r->segment = (struct segment){.n_tokens = n, .parent = -1};
-    r->packed.segments = &r->segment;
-    return &r->packed;
-}
-
 static int32_t int_at(const json_t *list, size_t i)
 {
     return (int32_t)json_integer_value(json_array_get(list, i));
@@ -129,31 +99,35 @@ static enum status compare_logits(struct golden *g, const struct tensor_list *l,
     return st;
 }
 
-/* One row of forward_ids.json: loss, logits, and its part of the step's gradient. */
-static enum status forward_row(struct golden *g, const json_t *ids, const json_t *labels, int64_t row,
-                               double want, float scale, float *grad, const struct tensor_list *logits,
-                               struct err *err)
+static enum status list_to_ids(const json_t *list, struct ids *out, struct err *err)
 {
-    int32_t n = (int32_t)json_array_size(ids);
-    struct row_room room;
-    int32_t *l = malloc((size_t)n * sizeof *l + 1);
-    if (!l)
-        return err_memory(err, "labels", (size_t)n * sizeof *l);
-    enum status st = room_make(&room, n, err);
-    for (int32_t i = 0; i < n && st == ST_OK; i++) {
-        room.ids[i] = int_at(ids, (size_t)i);
-        l[i] = int_at(labels, (size_t)i);
-    }
+    ids_clear(out);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(ids_push(out, int_at(list, i), err));
+    return ST_OK;
+}
+
+struct forward_case {
+    int64_t row;
+    double want; /* loss sum */
+    float scale; /* of its part of the gradient */
+    float *grad; /* [n_values], added to */
+    const struct tensor_list *logits;
+};
+
+static enum status forward_row(struct golden *g, const struct forward_case *c, const struct ids *ids,
+                               const struct ids *labels, struct err *err)
+{
+    struct shard shard;
+    struct batch_row row = {.ids = ids->data, .labels = labels->data, .n_tokens = ids->n};
     double sum = 0;
-    const struct packed *seq = st == ST_OK ? room_packed(&room, l, n) : NULL;
+    TRY(shard_make(&shard, &row, 1, 0, ids->n, false, err));
+    enum status st = compare_logits(g, c->logits, c->row, &shard.sequences[0], err);
     if (st == ST_OK)
-        st = compare_logits(g, logits, row, seq, err);
+        st = model_loss(g->s.model, &shard.sequences[0], c->scale, c->grad, &sum, NULL, err);
     if (st == ST_OK)
-        st = model_loss(g->s.model, seq, scale, grad, &sum, NULL, err);
-    if (st == ST_OK)
-        note(g, GOLDEN_FORWARD_LOSS, relative(sum, want));
-    free(room.ids);
-    free(l);
+        note(g, GOLDEN_FORWARD_LOSS, relative(sum, c->want));
+    shard_release(&shard);
     return st;
 }
 
@@ -192,15 +166,27 @@ static enum status forward_rows(struct golden *g, const json_t *ids, const json_
 {
     const json_t *rows = json_object_get(expected, "rows");
     const json_t *inputs = json_object_get(ids, "input_ids"), *labels = json_object_get(ids, "labels");
+    struct ids row_ids = IDS_INIT, row_labels = IDS_INIT;
     int64_t n_labels = 0;
+    enum status st = ST_OK;
     for (size_t i = 0; i < json_array_size(rows); i++)
         n_labels += json_integer_value(json_object_get(json_array_get(rows, i), "n_labels"));
-    for (size_t i = 0; i < json_array_size(rows); i++) {
-        double want = json_number_value(json_object_get(json_array_get(rows, i), "loss_sum"));
-        TRY(forward_row(g, json_array_get(inputs, i), json_array_get(labels, i), (int64_t)i, want,
-                        1.0f / (float)n_labels, grad, logits, err));
+    for (size_t i = 0; i < json_array_size(rows) && st == ST_OK; i++) {
+        struct forward_case c = {
+            .row = (int64_t)i, .scale = 1.0f / (float)n_labels, .grad = grad, .logits = logits};
+        c.want = json_number_value(json_object_get(json_array_get(rows, i), "loss_sum"));
+        st = list_to_ids(json_array_get(inputs, i), &row_ids, err);
+        if (st == ST_OK)
+            st = list_to_ids(json_array_get(labels, i), &row_labels, err);
+        if (st == ST_OK && row_ids.n != row_labels.n)
+            st = err_set(err, ST_INPUT, "%s: row %zu has %d ids and %d labels", g->dir, i, row_ids.n,
+                         row_labels.n);
+        if (st == ST_OK && row_ids.n)
+            st = forward_row(g, &c, &row_ids, &row_labels, err);
     }
-    return ST_OK;
+    ids_release(&row_ids);
+    ids_release(&row_labels);
+    return st;
 }
 
 static enum status check_forward(struct golden *g, struct err *err)
@@ -380,16 +366,12 @@ static enum status eval_row(struct golden *g, struct pack *pack, const json_t *w
 {
     const int32_t *ids, *labels;
     int32_t n;
-    double sum = 0;
-    struct row_room room;
+    double sum;
+    int64_t n_labels;
     TRY(pack_row(pack, PACK_EVAL, (int64_t)field(want, "row"), &ids, &labels, &n, err));
-    TRY(room_make(&room, n, err));
-    memcpy(room.ids, ids, (size_t)n * sizeof *ids);
-    enum status st = model_loss(g->s.model, room_packed(&room, labels, n), 0, NULL, &sum, NULL, err);
-    if (st == ST_OK)
-        note(g, GOLDEN_EVAL_ROWS, relative(sum, field(want, "loss_sum")));
-    free(room.ids);
-    return st;
+    TRY(measure_row(g->s.model, ids, labels, n, &sum, &n_labels, err));
+    note(g, GOLDEN_EVAL_ROWS, relative(sum, field(want, "loss_sum")));
+    return ST_OK;
 }
 
 static enum status check_eval(struct golden *g, struct err *err)
@@ -412,13 +394,11 @@ static enum status check_eval(struct golden *g, struct err *err)
 
 static enum status greedy_case(struct golden *g, const json_t *c, struct err *err)
 {
-    const json_t *prompt = json_object_get(c, "prompt"), *want = json_object_get(c, "tokens");
+    const json_t *want = json_object_get(c, "tokens");
     struct sampler s = {.greedy = true, .max_new_tokens = (int32_t)json_array_size(want)};
     struct ids in = IDS_INIT, out = IDS_INIT;
     double logprob = 0;
-    enum status st = ST_OK;
-    for (size_t i = 0; st == ST_OK && i < json_array_size(prompt); i++)
-        st = ids_push(&in, int_at(prompt, i), err);
+    enum status st = list_to_ids(json_object_get(c, "prompt"), &in, err);
     if (st == ST_OK)
         st = generate_plain(g->s.model, in.data, in.n, NULL, 0, &s, &out, &logprob, err);
     int differ = 0;

@@ -9,6 +9,7 @@
 #include "data/template.h"
 #include "data/tokenizer.h"
 #include "model/params.h"
+#include "util/file.h"
 
 /* Tokens of one packed sequence at most: long enough for efficient products, short enough for its
  * activations. */

@@ -1,0 +1,53 @@
+/* Training: on every rank the same command line, then the stage loop. */
+#include "cli_internal.h"
+#include "ranks.h"
+#include "stages.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+#include <string.h>
+
+static enum status check_device(const char *device, struct err *err)
+{
+    if (strcmp(device, "cuda") != 0)
+        return ST_OK;
+    err_set(err, ST_ENV, "--device cuda: this build has no CUDA plug-in");
+    return err_hint(err, "use --device cpu or auto");
+}
+
+static enum status run(struct options *o, struct stages_request *r, const char *stage, const char *resume,
+                       const char *device, struct err *err)
+{
+    struct comm comm;
+    TRY(check_device(device, err));
+    argument_stages(stage, &r->first_stage, &r->last_stage);
+    r->resume = strcmp(resume, "auto") == 0   ? RESUME_AUTO
+                : strcmp(resume, "none") == 0 ? RESUME_NONE
+                                              : RESUME_DIR;
+    r->resume_dir = resume;
+    r->options = o;
+    TRY(ranks_open(&comm, o, err));
+    stop_install();
+    enum status st = stages_run(&comm, r, err);
+    ranks_close(&comm, st, err);
+    return st;
+}
+
+int cmd_train(int argc, char **argv)
+{
+    struct err err = ERR_INIT;
+    struct options o;
+    struct stages_request r = {.start_s = clock_s()};
+    const char *stage = "all", *resume = "auto", *device = "auto";
+    const struct argument items[] = {
+        {.name = "--stage", .kind = ARG_CHOICE, .value = &stage, .words = "1|2|3|all"},
+        {.name = "--device", .kind = ARG_CHOICE, .value = &device, .words = "auto|cpu|cuda"},
+        {.name = "--resume", .kind = ARG_TEXT, .value = &resume},
+        {.name = "--dry-run", .kind = ARG_FLAG, .value = &r.dry_run},
+    };
+    struct arguments a = {.items = items, .n_items = sizeof items / sizeof *items, .options = &o};
+    enum status st = arguments_parse(&a, argc, argv, &err);
+    if (st == ST_OK)
+        st = run(&o, &r, stage, resume, device, &err);
+    return cli_end(st, &err);
+}
