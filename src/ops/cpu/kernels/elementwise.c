@@ -1,0 +1,95 @@
+/* Activations, sums and the optimizer, element by element. */
+#include "kernel_names.h"
+#include "simd.h"
+
+/* gelu_tanh(x) = x (1 + tanh u) / 2 = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3); silu the same
+ * with 2 u = x. Both need one sigmoid, and nothing cancels for negative x. */
+static inline float twice_u(float x)
+{
+    return 1.59576912f * FMA(0.044715f * x * x, x, x);
+}
+static inline float sigmoid(float x)
+{
+    return 1.0f / (1.0f + exp_f32(-x));
+}
+
+void KERNEL(act_mul)(enum act_kind kind, float *out, const float *gate, const float *up, int64_t n)
+{
+    if (kind == ACT_SILU)
+        for (int64_t i = 0; i < n; i++)
+            out[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    else
+        for (int64_t i = 0; i < n; i++)
+            out[i] = gate[i] * sigmoid(twice_u(gate[i])) * up[i];
+}
+
+void KERNEL(act_mul_back)(enum act_kind kind, float *dgate, float *dup, const float *dout, const float *gate,
+                          const float *up, int64_t n)
+{
+    if (kind == ACT_SILU)
+        for (int64_t i = 0; i < n; i++) {
+            float x = gate[i], u = up[i], d = dout[i], s = sigmoid(x);
+            dgate[i] = d * u * (s * (1.0f + x * (1.0f - s)));
+            dup[i] = d * (x * s);
+        }
+    else
+        for (int64_t i = 0; i < n; i++) {
+            float x = gate[i], u = up[i], d = dout[i], s = sigmoid(twice_u(x));
+            float slope = 1.59576912f * (1.0f + 0.134145f * x * x); /* of 2 u */
+            dgate[i] = d * u * (s + x * s * (1.0f - s) * slope);
+            dup[i] = d * (x * s);
+        }
+}
+
+void KERNEL(scale)(float *x, int64_t n, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= scale;
+}
+
+void KERNEL(add)(float *dst, const float *src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        dst[i] += src[i];
+}
+
+void KERNEL(add_scaled)(float *dst, const float *src, int64_t n, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        dst[i] += scale * src[i];
+}
+
+double KERNEL(sum_squares)(const float *x, int64_t n)
+{
+    v8d sum[2] = {{0}, {0}};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int half = 0; half < 2; half++) {
+            v8d wide;
+            for (int l = 0; l < 8; l++)
+                wide[l] = (double)x[i + half * 8 + l];
+            sum[half] += wide * wide;
+        }
+    double total = 0;
+    sum[0] += sum[1];
+    for (int l = 0; l < 8; l++)
+        total += sum[0][l];
+    for (; i < n; i++)
+        total += (double)x[i] * (double)x[i];
+    return total;
+}
+
+void KERNEL(adamw)(float *p, const float *g, float *m, float *v, int64_t n, const struct adamw *a)
+{
+    const float keep = (float)(1.0 - a->lr * a->weight_decay), toward = (float)(1.0 - a->beta1);
+    const float beta2 = (float)a->beta2, rest2 = (float)(1.0 - a->beta2), step = (float)(a->lr / a->bias1);
+    const float bias2_sqrt = (float)a->bias2_sqrt, eps = (float)a->eps, grad_scale = a->grad_scale;
+    for (int64_t i = 0; i < n; i++) {
+        float grad = g[i] * grad_scale;
+        float moment = m[i] + (grad - m[i]) * toward;
+        float square = beta2 * v[i] + rest2 * grad * grad;
+        m[i] = moment;
+        v[i] = square;
+        p[i] = p[i] * keep - step * moment / (sqrtf(square) / bias2_sqrt + eps);
+    }
+}

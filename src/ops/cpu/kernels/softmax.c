@@ -1,0 +1,85 @@
+/* Everything with exponentials of a row: attention's scores and the loss. */
+#include "kernel_names.h"
+#include "simd.h"
+
+static float row_max(const float *x, int64_t n)
+{
+    v16 max = (v16){0} - INFINITY;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        max = v16_max(v16_load(x + i), max);
+    if (i < n)
+        max = v16_max(v16_load_part(x + i, n - i, -INFINITY), max);
+    return v16_max_of(max);
+}
+
+/* Lanes are counted from x: the caller lets x begin where its count of keys begins. */
+static float row_sum(const float *x, int64_t n)
+{
+    v16 sum = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sum += v16_load(x + i);
+    if (i < n)
+        sum += v16_load_part(x + i, n - i, 0);
+    return v16_sum(sum);
+}
+
+static void clear_outside(float *s, int64_t lo, int64_t hi, int64_t n)
+{
+    for (int64_t i = 0; i < lo; i++)
+        s[i] = 0;
+    for (int64_t i = hi; i < n; i++)
+        s[i] = 0;
+}
+
+float KERNEL(softmax)(float *s, int64_t lo, int64_t hi, int64_t n, float scale, float *max)
+{
+    for (int64_t i = lo; i < hi; i++)
+        s[i] *= scale;
+    float top = row_max(s + lo, hi - lo);
+    for (int64_t i = lo; i < hi; i++)
+        s[i] = exp_f32(s[i] - top);
+    clear_outside(s, lo, hi, n);
+    *max = top;
+    int64_t from = lo / LANES * LANES;
+    return row_sum(s + from, hi - from);
+}
+
+void KERNEL(prob)(float *s, int64_t lo, int64_t hi, int64_t n, float scale, float lse)
+{
+    for (int64_t i = lo; i < hi; i++)
+        s[i] = exp_f32(s[i] * scale - lse);
+    clear_outside(s, lo, hi, n);
+}
+
+void KERNEL(dscore)(float *dp, const float *s, int64_t n, float through, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        dp[i] = s[i] * (dp[i] - through) * scale;
+}
+
+/* Float sums of 1024 terms are added up in double: a vocabulary is long. */
+enum { SUM_BLOCK = 1024 };
+
+float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad_scale)
+{
+    float max = row_max(logits, v), buffer[SUM_BLOCK], at_target = logits[target];
+    double sum = 0;
+    for (int64_t b = 0; b < v; b += SUM_BLOCK) {
+        int64_t n = v - b < SUM_BLOCK ? v - b : SUM_BLOCK;
+        float *e = grad_scale != 0 ? logits + b : buffer;
+        for (int64_t i = 0; i < n; i++)
+            e[i] = exp_f32(logits[b + i] - max);
+        sum += (double)row_sum(e, n);
+    }
+    double loss = (double)max - (double)at_target + log(sum);
+    if (grad_scale != 0) {
+        float factor = (float)((double)grad_scale / sum);
+        float target_grad = (float)((double)grad_scale * ((double)logits[target] / sum - 1));
+        for (int64_t i = 0; i < v; i++)
+            logits[i] *= factor;
+        logits[target] = target_grad;
+    }
+    return (float)loss;
+}

@@ -1,0 +1,121 @@
+/* Frozen weights: packed once, multiplied in both directions.
+ *
+ * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
+ * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
+ * are widened panel by panel, in the cache. */
+#include "cpu_internal.h"
+#include "util/dtype.h"
+#include <omp.h>
+#include <stdlib.h>
+
+struct packed_weight {
+    enum dtype dtype; /* DT_F32 or DT_BF16 */
+    void *panels;
+    void *rows; /* a copy [n_out, n_in] of dtype, or NULL: the source serves */
+};
+
+static void convert(struct device *dev, enum dtype dtype, void *to, const float *from, int64_t n)
+{
+    if (dtype == DT_BF16)
+        dev->kernels->to_bf16(to, from, n);
+    else
+        dtype_from_f32(DT_F32, from, to, (size_t)n);
+}
+
+/* One panel: `panel` rows of W, turned; the rows copy on the way. scratch holds 2 * panel * n_in floats. */
+static void pack_panel(struct device *dev, const struct weight *w, const struct packed_weight *packed,
+                       int64_t j, float *scratch)
+{
+    int64_t panel = dev->kernels->panel, k = w->n_in, first = j * panel;
+    int64_t n = cpu_min(w->n_out - first, panel), element = (int64_t)dtype_bytes(packed->dtype);
+    float *turned = scratch + panel * k;
+    for (int64_t i = 0; i < n; i++)
+        ops__weight_row(w, first + i, scratch + i * k);
+    dev->kernels->pack_cols(turned, scratch, k, k, n);
+    convert(dev, packed->dtype, (char *)packed->panels + first * k * element, turned, k * panel);
+    if (packed->rows != NULL)
+        convert(dev, packed->dtype, (char *)packed->rows + first * k * element, scratch, n * k);
+}
+
+enum status cpu__weight_prepare(struct device *dev, struct weight *w, struct err *err)
+{
+    TRY(ops__weight_check(w, err));
+    w->prepared = NULL;
+    struct packed_weight *packed = calloc(1, sizeof *packed);
+    if (packed == NULL)
+        return err_memory(err, "a packed weight", sizeof *packed);
+    packed->dtype = w->dtype == DT_BF16 || dev->compute == COMPUTE_BF16 ? DT_BF16 : DT_F32;
+    int64_t panel = dev->kernels->panel, n_panels = cpu_blocks(w->n_out, panel);
+    size_t element = dtype_bytes(packed->dtype), n_bytes = (size_t)(n_panels * panel * w->n_in) * element;
+    packed->panels = ops__alloc(dev, n_bytes);
+    bool aligned = (uintptr_t)w->data % element == 0; /* a file's bytes may begin anywhere */
+    bool copy = w->dtype != packed->dtype || !aligned;
+    if (copy && packed->panels != NULL)
+        packed->rows = ops__alloc(dev, (size_t)(w->n_out * w->n_in) * element);
+    w->prepared = packed;
+    if (packed->panels == NULL || (copy && packed->rows == NULL)) {
+        cpu__weight_release(dev, w);
+        return err_memory(err, "a packed weight", n_bytes);
+    }
+    size_t scratch_bytes = 2 * (size_t)(panel * w->n_in) * sizeof(float);
+#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (n_panels > 1)
+    for (int64_t j = 0; j < n_panels; j++)
+        pack_panel(dev, w, packed, j, ops__scratch(dev, omp_get_thread_num(), scratch_bytes));
+    return ST_OK;
+}
+
+void cpu__weight_release(struct device *dev, struct weight *w)
+{
+    struct packed_weight *packed = w->prepared;
+    if (packed == NULL)
+        return;
+    ops__release(dev, packed->panels);
+    ops__release(dev, packed->rows);
+    free(packed);
+    w->prepared = NULL;
+}
+
+/* The activations as the multiplier sees them: in the bfloat16 mode a rounded copy [rows, n]. */
+static const float *operand(struct device *dev, const float *x, int64_t *ld, int64_t rows, int64_t n)
+{
+    if (dev->compute == COMPUTE_F32)
+        return x;
+    float *rounded = ops__scratch(dev, dev->n_threads, (size_t)(rows * n) * sizeof *rounded);
+    int64_t from_ld = *ld;
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (rows * n > CPU_GRAIN)
+    for (int64_t r = 0; r < rows; r++)
+        dev->kernels->round_bf16(rounded + r * n, x + r * from_ld, n);
+    *ld = n;
+    return rounded;
+}
+
+void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
+                 const struct weight *w, int64_t n_tokens, bool accumulate)
+{
+    const struct packed_weight *packed = w->prepared;
+    if (n_tokens <= 0)
+        return;
+    struct product p = {.m = n_tokens, .n = w->n_out, .k = w->n_in, .a_k = 1, .c = y, .ldc = ldy, .alpha = 1};
+    p.a_row = ldx;
+    p.a = operand(dev, x, &p.a_row, n_tokens, w->n_in);
+    p.beta = accumulate ? 1 : 0;
+    struct right right = {.kind = packed->dtype == DT_BF16 ? RIGHT_PANELS_BF16 : RIGHT_PANELS};
+    right.data = packed->panels;
+    cpu__product(dev, &p, &right);
+}
+
+void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *dy, int64_t lddy,
+                      const struct weight *w, int64_t n_tokens, bool accumulate)
+{
+    const struct packed_weight *packed = w->prepared;
+    if (n_tokens <= 0)
+        return;
+    struct product p = {
+        .m = n_tokens, .n = w->n_in, .k = w->n_out, .a_k = 1, .c = dx, .ldc = lddx, .alpha = 1};
+    p.a_row = lddy;
+    p.a = operand(dev, dy, &p.a_row, n_tokens, w->n_out);
+    p.beta = accumulate ? 1 : 0;
+    struct right right = {.kind = packed->dtype == DT_BF16 ? RIGHT_ROWS_BF16 : RIGHT_ROWS, .ld = w->n_in};
+    right.data = packed->rows != NULL ? packed->rows : w->data;
+    cpu__product(dev, &p, &right);
+}
