@@ -30,7 +30,7 @@ void buf_clear(struct buf *b)
 enum status buf_reserve(struct buf *b, size_t n_bytes, struct err *err)
 {
     size_t need;
-    if (!size_add(b->n_bytes, n_bytes, &need) || !size_add(need, 1, &need))
+    if (!size_add(b->n_bytes, n_bytes, &need) || !size_add(need, 1, &need) || need > PTRDIFF_MAX)
         return err_memory(err, "a buffer", n_bytes);
     if (need <= b->capacity)
         return ST_OK;

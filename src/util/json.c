@@ -20,17 +20,17 @@ static void hint_foreign(const char *text, size_t n_bytes, struct err *err)
         err_hint(err, "this looks like a web page; download the file again");
 }
 
-/* n_grown(line, column) of Python text that grew by rewriting is taken off the column. */
+/* Places are counted as people see them: behind the byte order mark that some editors put in front. */
 static enum status parse(json_t **out, const char *text, size_t n_bytes, json_error_t *at)
 {
     static const char bom[] = "\xef\xbb\xbf";
-    if (n_bytes >= 3 && memcmp(text, bom, 3) == 0) {
-        text += 3;
-        n_bytes -= 3;
-    }
+    int n_skipped = n_bytes >= 3 && memcmp(text, bom, 3) == 0 ? 3 : 0;
+    text = (text ? text : "") + n_skipped;
+    n_bytes -= (size_t)n_skipped;
     *out = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, at);
     if (*out)
         return ST_OK;
+    at->position += n_skipped;
     return json_error_code(at) == json_error_out_of_memory ? ST_ENV : ST_INPUT;
 }
 
@@ -75,8 +75,9 @@ static size_t python_constant(const char *text, size_t n_bytes)
 }
 
 /* Rewrites constants outside strings as null, padded to the old length where that is longer. "NaN" grows by
- * one; n_grown_at counts those before `column` of `line` so that messages can speak of the text as it was. */
-static enum status python_rewrite(struct buf *out, const char *text, size_t n_bytes, struct err *err)
+ * one byte; where that happened goes to `grown` as offsets (size_t) into out. */
+static enum status python_rewrite(struct buf *out, struct buf *grown, const char *text, size_t n_bytes,
+                                  struct err *err)
 {
     bool in_string = false;
     size_t kept = 0; /* up to here the text is in out */
@@ -96,6 +97,8 @@ static enum status python_rewrite(struct buf *out, const char *text, size_t n_by
             continue;
         }
         TRY(buf_append(out, text + kept, i - kept, err));
+        if (n < 4)
+            TRY(buf_append(grown, &out->n_bytes, sizeof out->n_bytes, err));
         TRY(buf_append(out, "null     ", n < 4 ? 4 : n, err));
         i += n;
         kept = i;
@@ -103,15 +106,39 @@ static enum status python_rewrite(struct buf *out, const char *text, size_t n_by
     return buf_append(out, text + kept, n_bytes - kept, err);
 }
 
+/* Takes what the line grew by off the column, so that the message speaks of the text as it was. */
+static void python_column(json_error_t *at, const struct buf *plain, const struct buf *grown)
+{
+    size_t end = at->position < 0 ? 0 : (size_t)at->position;
+    if (end > plain->n_bytes)
+        end = plain->n_bytes;
+    size_t start = end;
+    while (start > 0 && plain->data[start - 1] != '\n')
+        start--;
+    for (size_t i = 0; i + sizeof(size_t) <= grown->n_bytes; i += sizeof(size_t)) {
+        size_t place;
+        memcpy(&place, grown->data + i, sizeof place);
+        if (place >= start && place < end)
+            at->column--;
+    }
+}
+
 enum status json_read_python(json_t **out, const char *text, size_t n_bytes, const char *name,
                              struct err *err)
 {
     *out = NULL;
-    struct buf plain = BUF_INIT;
-    enum status status = python_rewrite(&plain, text, n_bytes, err);
-    if (status == ST_OK)
-        status = json_read_text(out, plain.data, plain.n_bytes, name, err);
+    struct buf plain = BUF_INIT, grown = BUF_INIT;
+    enum status status = python_rewrite(&plain, &grown, text, n_bytes, err);
+    if (status == ST_OK) {
+        json_error_t at;
+        status = parse(out, plain.data, plain.n_bytes, &at);
+        if (status != ST_OK) {
+            python_column(&at, &plain, &grown);
+            status = parse_failure(status, name, &at, text, n_bytes, err);
+        }
+    }
     buf_release(&plain);
+    buf_release(&grown);
     return status;
 }
 
