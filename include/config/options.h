@@ -49,6 +49,9 @@ enum status options_read_file(struct options *o, const char *path, struct err *e
 enum status options_read_environment(struct options *o, struct err *err);
 /* "key=value" as given to --set. */
 enum status options_set(struct options *o, const char *assignment, struct err *err);
+/* One option from text; name says where it came from ("--temperature") and leads the message. */
+enum status options_put(struct options *o, const char *name, const char *key, const char *value,
+                        struct err *err);
 /* Fills in what depends on other options ({work_dir} and {data_dir} in paths) and checks options against each
  * other. Call once, last. */
 enum status options_finish(struct options *o, struct err *err);

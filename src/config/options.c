@@ -62,6 +62,16 @@ enum status options_read_file(struct options *o, const char *path, struct err *e
     return st;
 }
 
+enum status options_put(struct options *o, const char *name, const char *key, const char *value,
+                        struct err *err)
+{
+    const struct option_row *row = config__find(key);
+    if (!row)
+        return config__holds_token(value) ? config__refuse_token(name, NULL, err)
+                                          : config__unknown(name, key, err);
+    return config__put_text(o, row, name, value, err);
+}
+
 enum status options_set(struct options *o, const char *assignment, struct err *err)
 {
     char key[64];
@@ -76,11 +86,7 @@ enum status options_set(struct options *o, const char *assignment, struct err *e
         n = sizeof key - 1; /* longer than any key: unknown in any case */
     memcpy(key, assignment, n);
     key[n] = '\0';
-    const struct option_row *row = config__find(key);
-    if (!row)
-        return config__holds_token(assignment) ? config__refuse_token("--set", NULL, err)
-                                               : config__unknown("--set", key, err);
-    return config__put_text(o, row, "--set", equal + 1, err);
+    return options_put(o, "--set", key, equal + 1, err);
 }
 
 static enum status read_variable(struct options *o, const struct option_row *row, const char *value,
