@@ -3,6 +3,7 @@
 #ifndef SMGPT_DATA_EXAMPLES_H
 #define SMGPT_DATA_EXAMPLES_H
 
+#include "util/buf.h"
 #include "util/err.h"
 #include "util/sha256.h"
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct example {
     int32_t participant; /* index among the sorted distinct participants, or -1 when the row has none */
     size_t text_capacity;
     int32_t motion_capacity;
+    struct buf bytes; /* the row as it stands in the file */
 };
 #define EXAMPLE_INIT                                                                                         \
     {                                                                                                        \
@@ -35,8 +37,12 @@ struct text_stats {
     int32_t n_codes;
 };
 
-/* Every error names the file and the row (from 0) and, for JSON errors, the byte. Not UTF-8, a missing or
- * empty text, an empty or non-numeric motion string, a code above 1,000,000 are ST_INPUT. */
+/* motion_tokens is a string of decimal ids or a list of integers; participant_id a string, an integer (taken
+ * as its decimal text), or null, missing, NaN or "NULL", which all mean none. Other keys are ignored. Every
+ * error names the file, the row (from 0) and the byte. Not UTF-8, a missing or empty text, an empty or
+ * non-numeric motion string, a code above 1,000,000 are ST_INPUT, as is a file that is no array, ends early,
+ * has something behind the array, or has a byte order mark. The file stays open; rows are read from it again.
+ */
 enum status examples_open(struct examples **out, const char *path, struct err *err);
 void examples_close(struct examples *x);
 int64_t examples_count(const struct examples *x);
@@ -47,9 +53,13 @@ int32_t examples_n_texts(const struct examples *x);
 void examples_text_stats(const struct examples *x, int32_t text_id, struct text_stats *out);
 int32_t examples_median_len(const struct examples *x); /* upper median over all rows (E.1) */
 const char *examples_sha256(const struct examples *x); /* of the file */
+const char *examples_path(const struct examples *x);   /* as it was opened */
+/* Reads a row again; ST_INPUT when the file was written to since it was opened. */
 enum status examples_read(const struct examples *x, int64_t row, struct example *out, struct err *err);
 
-/* The split that datasets.train_test_split makes (C.1): *train and *test are owned by the caller (free). */
+/* The split that datasets.train_test_split makes (C.1): *train and *test are owned by the caller (free).
+ * test_size in [0, 1), else ST_USAGE. Where the library refuses (no row would be left to train on) one row is
+ * kept for training, so that *n_test may be 0. */
 enum status split_make(int64_t n_rows, double test_size, uint64_t seed, int64_t **train, int64_t *n_train,
                        int64_t **test, int64_t *n_test, struct err *err);
 

@@ -20,6 +20,7 @@ struct plan {
 /* ST_INPUT when there are no rows, ST_USAGE for sizes below 1. */
 enum status plan_init(struct plan *p, int64_t n_rows, int32_t batch, int32_t grad_accum, uint64_t seed,
                       bool shuffle, double epochs, int64_t max_steps, struct err *err);
+/* Frees the cached order. */
 void plan_release(struct plan *p);
 /* Rows of step 0 .. max_steps-1 into rows [batch * grad_accum]; *n of them (fewer at an epoch's end). The
  * order is HF Trainer's: epoch e uses torch.randperm(n_rows) seeded seed + e (C.2). */

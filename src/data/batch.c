@@ -1,0 +1,261 @@
+/* Rows to packed sequences. Common beginnings are found with a tree of token runs that grows row by row, so
+ * the length that a sequence would have with one more row is known before the row is taken. */
+#include "data/batch.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Sharing fewer tokens than this costs more in bookkeeping than it saves. */
+#define SHARE_MIN 4
+
+/* A run of tokens: a leaf is what a row has alone, any other node is common to all rows below it. */
+struct node {
+    int32_t parent;
+    int32_t first_child, next_sibling; /* -1: none */
+    int32_t source;                    /* row whose tokens stand here */
+    int32_t begin, end;                /* range in that row */
+    int32_t share_end;                 /* tokens before it carry no target: they may become common */
+    int32_t row;                       /* leaf: the row; else -1 */
+    int32_t segment;                   /* once placed, else -1 */
+};
+
+struct tree {
+    const struct batch_row *rows;
+    struct node *nodes; /* nodes[0] is the empty root */
+    int32_t n_nodes;
+    int32_t n_tokens;
+};
+
+static int32_t row_target(const struct batch_row *r, int32_t t)
+{
+    return t + 1 < r->n_tokens && r->labels[t + 1] >= 0 ? r->labels[t + 1] : -1;
+}
+
+/* How many tokens a row may have in common: those before its first target, and never all of them, so that
+ * each row keeps a segment of its own. */
+static int32_t row_share_end(const struct batch_row *r)
+{
+    int32_t t = 0;
+    while (t < r->n_tokens - 1 && row_target(r, t) < 0)
+        t++;
+    return t;
+}
+
+struct place {
+    int32_t parent, child; /* the row goes below parent, having split child at `depth` when child >= 0 */
+    int32_t depth;         /* tokens that the row then has in common */
+};
+
+static int32_t common_run(const struct tree *tree, const struct node *c, const struct batch_row *r,
+                          int32_t share_end)
+{
+    const int32_t *ids = tree->rows[c->source].ids;
+    int32_t limit = c->share_end < share_end ? c->share_end : share_end, t = c->begin;
+    while (t < limit && ids[t] == r->ids[t])
+        t++;
+    return t;
+}
+
+static struct place tree_find(const struct tree *tree, const struct batch_row *r, int32_t share_end)
+{
+    struct place at = {.parent = 0, .child = -1, .depth = 0};
+    for (;;) {
+        int32_t best = -1, best_end = at.depth;
+        for (int32_t c = tree->nodes[at.parent].first_child; c >= 0; c = tree->nodes[c].next_sibling) {
+            int32_t end = common_run(tree, &tree->nodes[c], r, share_end);
+            if (end > best_end) {
+                best = c;
+                best_end = end;
+            }
+        }
+        if (best >= 0 && tree->nodes[best].row < 0 && best_end == tree->nodes[best].end) {
+            at.parent = best;
+            at.depth = best_end;
+            continue;
+        }
+        if (best >= 0 && best_end - at.depth >= SHARE_MIN) {
+            at.child = best;
+            at.depth = best_end;
+        }
+        return at;
+    }
+}
+
+static int32_t tree_node(struct tree *tree, struct node value)
+{
+    value.next_sibling = tree->nodes[value.parent].first_child;
+    value.segment = -1;
+    tree->nodes[tree->n_nodes] = value;
+    tree->nodes[value.parent].first_child = tree->n_nodes;
+    return tree->n_nodes++;
+}
+
+/* Cuts node c at `depth`: a new node takes its place and the first part, c goes below with the rest. */
+static int32_t tree_split(struct tree *tree, int32_t c, int32_t depth)
+{
+    struct node *old = &tree->nodes[c];
+    int32_t n = tree->n_nodes++, *link = &tree->nodes[old->parent].first_child;
+    while (*link != c)
+        link = &tree->nodes[*link].next_sibling;
+    tree->nodes[n] = *old;
+    tree->nodes[n].first_child = c;
+    tree->nodes[n].end = tree->nodes[n].share_end = depth;
+    tree->nodes[n].row = -1;
+    *link = n;
+    old->parent = n;
+    old->next_sibling = -1;
+    old->begin = depth;
+    return n;
+}
+
+/* Puts row i into the tree unless it would then be longer than max_tokens (the first row always fits). */
+static bool tree_add(struct tree *tree, int32_t i, int32_t max_tokens, bool share_prefix)
+{
+    const struct batch_row *r = &tree->rows[i];
+    int32_t share_end = share_prefix ? row_share_end(r) : 0;
+    struct place at = tree_find(tree, r, share_end);
+    int32_t added = r->n_tokens - at.depth;
+    if (tree->n_nodes > 1 && (added > max_tokens || tree->n_tokens > max_tokens - added))
+        return false;
+    if (at.child >= 0)
+        at.parent = tree_split(tree, at.child, at.depth);
+    tree_node(tree, (struct node){.parent = at.parent,
+                                  .first_child = -1,
+                                  .source = i,
+                                  .begin = at.depth,
+                                  .end = r->n_tokens,
+                                  .share_end = share_end,
+                                  .row = i});
+    tree->n_tokens += added;
+    return true;
+}
+
+static void tree_clear(struct tree *tree)
+{
+    tree->nodes[0] =
+        (struct node){.parent = -1, .first_child = -1, .next_sibling = -1, .row = -1, .segment = -1};
+    tree->n_nodes = 1;
+    tree->n_tokens = 0;
+}
+
+static void packed_release(struct packed *p)
+{
+    free(p->ids);
+    free(p->positions);
+    free(p->targets);
+    free(p->segments);
+    *p = (struct packed){0};
+}
+
+void shard_release(struct shard *s)
+{
+    for (int32_t i = 0; i < s->n_sequences; i++)
+        packed_release(&s->sequences[i]);
+    free(s->sequences);
+    *s = (struct shard){0};
+}
+
+static enum status packed_reserve(struct packed *p, int32_t n_tokens, int32_t n_segments, struct err *err)
+{
+    *p = (struct packed){.n_tokens = n_tokens, .n_segments = n_segments};
+    p->ids = malloc((size_t)n_tokens * sizeof *p->ids);
+    p->positions = malloc((size_t)n_tokens * sizeof *p->positions);
+    p->targets = malloc((size_t)n_tokens * sizeof *p->targets);
+    p->segments = malloc((size_t)n_segments * sizeof *p->segments);
+    if (p->ids && p->positions && p->targets && p->segments)
+        return ST_OK;
+    packed_release(p);
+    return err_memory(err, "a packed sequence", 3 * (size_t)n_tokens * sizeof *p->ids);
+}
+
+/* Writes the tokens of a node behind what is there already. */
+static void place_node(struct packed *p, struct tree *tree, struct node *n, int32_t row_base)
+{
+    const struct batch_row *r = &tree->rows[n->source];
+    int32_t at = p->n_tokens;
+    n->segment = p->n_segments;
+    p->segments[p->n_segments++] = (struct segment){.start = at,
+                                                    .n_tokens = n->end - n->begin,
+                                                    .parent = tree->nodes[n->parent].segment,
+                                                    .row = n->row < 0 ? -1 : row_base + n->row};
+    for (int32_t t = n->begin; t < n->end; t++, at++) {
+        p->ids[at] = r->ids[t];
+        p->positions[at] = t;
+        p->targets[at] = row_target(r, t);
+        p->n_labels += p->targets[at] >= 0;
+    }
+    p->n_tokens = at;
+}
+
+/* Leaves in the order of the rows, each common run just before the first row that needs it. */
+static enum status tree_place(struct tree *tree, struct packed *p, int32_t row_base, int32_t *chain,
+                              struct err *err)
+{
+    TRY(packed_reserve(p, tree->n_tokens, tree->n_nodes - 1, err));
+    p->n_tokens = p->n_segments = 0;
+    for (int32_t leaf = 1; leaf < tree->n_nodes; leaf++) { /* nodes are made in the order of the rows */
+        if (tree->nodes[leaf].row < 0)
+            continue;
+        int32_t depth = 0;
+        for (int32_t n = leaf; n > 0 && tree->nodes[n].segment < 0; n = tree->nodes[n].parent)
+            chain[depth++] = n;
+        while (depth-- > 0)
+            place_node(p, tree, &tree->nodes[chain[depth]], row_base);
+    }
+    return ST_OK;
+}
+
+void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end)
+{
+    *first = (int32_t)((int64_t)n_rows * s / n_shards);
+    *end = (int32_t)((int64_t)n_rows * (s + 1) / n_shards);
+}
+
+static enum status rows_check(const struct batch_row *rows, int32_t n_rows, int32_t max_tokens,
+                              struct err *err)
+{
+    if (max_tokens < 1)
+        return err_set(err, ST_USAGE, "packed sequences of %d tokens, must be at least 1", max_tokens);
+    for (int32_t i = 0; i < n_rows; i++) {
+        if (rows[i].n_tokens < 1)
+            return err_set(err, ST_INPUT, "row %d of the batch has no tokens", i);
+    }
+    return ST_OK;
+}
+
+static enum status shard_fill(struct shard *out, struct tree *tree, int32_t *chain, int32_t n_rows,
+                              int32_t row_base, int32_t max_tokens, bool share_prefix, struct err *err)
+{
+    tree_clear(tree);
+    for (int32_t i = 0; i < n_rows; i++) {
+        if (tree_add(tree, i, max_tokens, share_prefix))
+            continue;
+        TRY(tree_place(tree, &out->sequences[out->n_sequences], row_base, chain, err));
+        out->n_sequences++;
+        tree_clear(tree);
+        i--; /* an empty tree takes it */
+    }
+    if (tree->n_nodes == 1)
+        return ST_OK;
+    TRY(tree_place(tree, &out->sequences[out->n_sequences], row_base, chain, err));
+    out->n_sequences++;
+    return ST_OK;
+}
+
+enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
+                       int32_t max_tokens, bool share_prefix, struct err *err)
+{
+    *out = (struct shard){0};
+    TRY(rows_check(rows, n_rows, max_tokens, err));
+    size_t n_nodes = 2 * (size_t)n_rows + 1; /* a row makes a leaf and at most one split */
+    struct tree tree = {.rows = rows, .nodes = malloc(n_nodes * sizeof *tree.nodes)};
+    int32_t *chain = malloc(n_nodes * sizeof *chain);
+    out->sequences = calloc((size_t)n_rows + 1, sizeof *out->sequences);
+    enum status status = tree.nodes && chain && out->sequences
+                             ? shard_fill(out, &tree, chain, n_rows, row_base, max_tokens, share_prefix, err)
+                             : err_memory(err, "a shard", n_nodes * sizeof *tree.nodes);
+    free(tree.nodes);
+    free(chain);
+    if (status != ST_OK)
+        shard_release(out);
+    return status;
+}
