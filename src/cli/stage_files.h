@@ -32,7 +32,7 @@ enum status stage_pack_open(struct stage_data *d, const struct options *o, int s
                             struct pack_info *info, struct err *err);
 /* Just makes it. dir: where stage<k>.h5 goes. */
 enum status stage_pack_make(struct stage_data *d, const struct options *o, int stage, const char *dir,
-                            char path[], struct err *err);
+                            char path[PATH_BYTES], struct err *err);
 
 struct stage_files_user {
     const struct stage_data *data;
