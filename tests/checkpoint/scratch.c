@@ -1,0 +1,94 @@
+#include "scratch.h"
+#include "util/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char directory[PATH_BYTES];
+
+const char *scratch_make(void)
+{
+    const char *base = getenv("TMPDIR");
+    snprintf(directory, sizeof directory, "%.4000s/smgpt-test-XXXXXX", base && *base ? base : P_tmpdir);
+    assert_non_null(mkdtemp(directory));
+    return directory;
+}
+
+void scratch_remove(void)
+{
+    struct err err = ERR_INIT;
+    assert_int_equal(dir_remove(directory, &err), ST_OK);
+}
+
+const char *scratch_path(const char *name)
+{
+    static char paths[8][PATH_BYTES];
+    static int next;
+    char *path = paths[next++ % 8];
+    struct err err = ERR_INIT;
+    assert_int_equal(path_join(path, directory, name, &err), ST_OK);
+    return path;
+}
+
+void scratch_write(const char *name, const void *data, size_t n_bytes)
+{
+    FILE *f = fopen(scratch_path(name), "wb");
+    assert_non_null(f);
+    assert_int_equal(n_bytes ? fwrite(data, 1, n_bytes, f) : 0, n_bytes);
+    assert_int_equal(fclose(f), 0);
+}
+
+void scratch_read(const char *path, struct buf *out)
+{
+    struct err err = ERR_INIT;
+    assert_int_equal(file_read(path, (size_t)1 << 30, out, &err), ST_OK);
+}
+
+const char *shared_dir(void)
+{
+    static char path[PATH_BYTES];
+    const char *set = getenv("SMGPT_SHARED");
+    snprintf(path, sizeof path, "%s", set && *set ? set : SMGPT_SOURCE_DIR "/../shared");
+    return dir_exists(path) ? path : NULL;
+}
+
+void expect_error(enum status status, enum status wanted, const struct err *err, const char *text)
+{
+    if (status != wanted || !strstr(err->what, text))
+        fail_msg("status %d instead of %d, or \"%s\" lacks \"%s\"", (int)status, (int)wanted, err->what,
+                 text);
+}
+
+void damage(struct buf *copy, const struct buf *data, unsigned round)
+{
+    struct err err = ERR_INIT;
+    buf_clear(copy);
+    assert_int_equal(buf_append(copy, data->data, data->n_bytes, &err), ST_OK);
+    uint64_t n_changes = 1 + rng_u64(1, RNG_TEST, round, 0) % 4;
+    for (uint64_t i = 0; i < n_changes && copy->n_bytes > 0; i++) {
+        uint64_t kind = rng_u64(2, RNG_TEST, round, i) % 16;
+        uint64_t x = rng_u64(3, RNG_TEST, round, i);
+        /* Half of the changes hit the last or first 512 bytes, where the structure is. */
+        uint64_t span = copy->n_bytes, at = rng_u64(4, RNG_TEST, round, i) % span;
+        if (x % 4 == 0 && span > 512)
+            at = span - 1 - at % 512;
+        else if (x % 4 == 1 && span > 512)
+            at %= 512;
+        if (kind == 0) {
+            copy->n_bytes = at;
+        } else if (kind < 4) {
+            static const unsigned char extremes[] = {0, 0xff, 0x7f, 0x80};
+            for (uint64_t j = at; j < at + 8 && j < copy->n_bytes; j++)
+                copy->data[j] = (char)extremes[(x >> 8) % 4];
+        } else if (kind < 8) {
+            copy->data[at] = (char)(x >> 16);
+        } else {
+            copy->data[at] = (char)(copy->data[at] ^ (1 << ((x >> 16) % 8)));
+        }
+    }
+}

@@ -1,0 +1,26 @@
+/* What the tests of this room share: a directory that goes away, files in it, damaged copies, shared data. */
+#ifndef SMGPT_TESTS_CHECKPOINT_SCRATCH_H
+#define SMGPT_TESTS_CHECKPOINT_SCRATCH_H
+
+#include "util/err.h"
+#include "util/file.h"
+
+/* A fresh directory; its path is valid until scratch_remove. Fails the test on error. */
+const char *scratch_make(void);
+void scratch_remove(void);
+/* "<scratch>/<name>" in one of a few rotating buffers. */
+const char *scratch_path(const char *name);
+void scratch_write(const char *name, const void *data, size_t n_bytes);
+void scratch_read(const char *path, struct buf *out);
+
+/* Directory of reference data, or NULL when there is none: $SMGPT_SHARED, else ../shared beside the sources.
+ */
+const char *shared_dir(void);
+
+/* Fails unless status is ST_INPUT (or `status`) and the message contains `text`. */
+void expect_error(enum status status, enum status wanted, const struct err *err, const char *text);
+
+/* Random flips, cuts and overwrites in a copy of data, a pure function of round. */
+void damage(struct buf *copy, const struct buf *data, unsigned round);
+
+#endif
