@@ -1,5 +1,4 @@
 /* The cpu table, and the choice of the instruction set. */
-#include "../reference/reference_internal.h"
 #include "cpu_internal.h"
 #include <stdio.h>
 #include <string.h>
@@ -84,9 +83,9 @@ const struct ops ops__cpu = {
     .rms_norm = cpu__rms_norm,
     .rms_norm_back = cpu__rms_norm_back,
     .rope = cpu__rope,
-    .attention = reference__attention,
-    .attention_back = reference__attention_back,
-    .attention_decode = reference__attention_decode,
+    .attention = cpu__attention,
+    .attention_back = cpu__attention_back,
+    .attention_decode = cpu__attention_decode,
     .act_mul = cpu__act_mul,
     .act_mul_back = cpu__act_mul_back,
     .embed = cpu__embed,
