@@ -1,6 +1,7 @@
-# One static library a room. The borders are kept by tests/layering/check_includes.sh; here only linking is said.
+# One static library a room; a room without sources yet is left out. LIBS are the room's own, PUBLIC_LIBS those
+# whose types its public headers show. The borders are kept by tests/layering/check_includes.sh; here only linking is said.
 function(smgpt_room name)
-  cmake_parse_arguments(ROOM "" "" "ROOMS;LIBS" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "ROOMS;LIBS;PUBLIC_LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
   list(FILTER sources EXCLUDE REGEX "/src/cli/main\\.c$")
   if(SMGPT_MPI)
@@ -14,7 +15,9 @@ function(smgpt_room name)
   add_library(smgpt_${name} STATIC ${sources})
   target_include_directories(smgpt_${name} PUBLIC ${PROJECT_SOURCE_DIR}/include PRIVATE ${PROJECT_SOURCE_DIR}/src/${name})
   foreach(other IN LISTS ROOM_ROOMS)
-    target_link_libraries(smgpt_${name} PUBLIC smgpt_${other})
+    if(TARGET smgpt_${other})
+      target_link_libraries(smgpt_${name} PUBLIC smgpt_${other})
+    endif()
   endforeach()
-  target_link_libraries(smgpt_${name} PRIVATE ${ROOM_LIBS})
+  target_link_libraries(smgpt_${name} PRIVATE ${ROOM_LIBS} PUBLIC ${ROOM_PUBLIC_LIBS})
 endfunction()
