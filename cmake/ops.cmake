@@ -17,3 +17,6 @@ if(TARGET smgpt_ops AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   smgpt_kernels(avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
   target_compile_definitions(smgpt_ops PRIVATE SMGPT_X86)
 endif()
+
+add_executable(bench_ops EXCLUDE_FROM_ALL bench/bench_ops.c)
+target_link_libraries(bench_ops PRIVATE smgpt_ops smgpt_util m)
