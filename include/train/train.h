@@ -21,7 +21,8 @@ struct train_options {
     double lr, warmup_ratio, weight_decay, max_grad_norm, adam_beta1, adam_beta2, adam_epsilon;
     enum schedule_kind schedule;
     int32_t virtual_shards;
-    int64_t logging_steps, eval_steps, save_steps;
+    int64_t logging_steps, eval_steps,
+        save_steps; /* eval 0: only at the end; save 0: only halfway and last */
     int32_t keep_checkpoints;
     int32_t max_pack_tokens; /* tokens of one packed sequence */
     double deadline_s;       /* clock_s at which to save and stop; 0: none */
@@ -59,14 +60,28 @@ struct train_result {
     bool stopped;                /* by a signal or the deadline, saved */
 };
 
-/* double arithmetic of C.6; step counts finished optimizer steps. */
+/* Factor on the learning rate (C.6, in double): step counts finished optimizer steps, so that the k-th step
+ * has step k - 1 and with warm-up the first rate is 0. "constant" has the warm-up too; without one it is
+ * always 1. */
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
+/* ceil(max_steps * ratio). */
+int64_t schedule_warmup(int64_t max_steps, double ratio);
 
-/* Trains a stage to its end (or to a stop), with logs and checkpoints. Collective. */
+/* Trains a stage to its end (or to a stop), with logs and checkpoints. Collective.
+ *
+ * A stop (signal or deadline) on any rank gives up the step under way, saves the last finished one and
+ * returns ST_OK with result->stopped; before the first finished step there is nothing to save. Resuming goes
+ * on along the same curve bit by bit, on any number of ranks: ST_USAGE names the option or the pack that
+ * differs from the checkpoint's. Checkpoints of steps after the one resumed from, and the log's lines of
+ * them, belong to an attempt that is given up: the lines are dropped, the directories moved to
+ * <out_dir>/superseded. A loss or gradient that is not finite ends the run with ST_INPUT before it gets into
+ * the values. A failed save (disk full, no permission) is ST_ENV; the checkpoint before it stays as it was.
+ */
 enum status train_stage(const struct train_context *c, const struct train_options *o,
                         struct train_result *result, struct err *err);
 
-/* Token-mean loss of a pack's group, spread over the ranks; the same number on all. Collective. */
+/* Token-mean loss of a pack's group, spread over the ranks; the same bits on all and for any number of them.
+ * NaN and 0 labels when the group has none. ST_STOPPED after a signal. Collective. */
 enum status train_evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens,
                            bool share_prefix, double *loss_mean, int64_t *n_labels, struct err *err);
 

@@ -1,0 +1,152 @@
+#include "checkpoint/safetensors.h"
+#include "checkpoint/torch_file.h"
+#include "train/adapter.h"
+#include "util/file.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEAD_ROWS  "lm_head.token_adapter.trainable_tokens_delta"
+#define BASE_LAYER ".token_adapter.base_layer.weight"
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static const struct param *param_find(const struct params *p, const char *name)
+{
+    for (int32_t i = 0; i < p->n_items; i++)
+        if (strcmp(p->items[i].name, name) == 0)
+            return &p->items[i];
+    return NULL;
+}
+
+static void shape_text(const struct tensor *t, char *text, size_t n_bytes)
+{
+    size_t at = 0;
+    text[0] = '\0';
+    for (int d = 0; d < t->n_dims && at < n_bytes; d++)
+        at += (size_t)snprintf(text + at, n_bytes - at, "%s%lld", d > 0 ? ", " : "", (long long)t->dims[d]);
+}
+
+static enum status tensor_take(const struct param *it, const struct tensor *t, const char *file, float *out,
+                               struct err *err)
+{
+    char shape[128];
+    if (t->n_dims != 2 || t->dims[0] != it->rows || t->dims[1] != it->cols) {
+        shape_text(t, shape, sizeof shape);
+        err_set(err, ST_INPUT, "%s: tensor \"%s\" has shape [%s], expected [%lld, %lld]", file, it->name,
+                shape, (long long)it->rows, (long long)it->cols);
+        return err_hint(err, "the adapter was made with another lora_r, base model or vocabulary");
+    }
+    if (!dtype_to_f32(t->dtype, t->data, out, (size_t)(it->rows * it->cols)))
+        return err_set(err, ST_INPUT, "%s: tensor \"%s\" is of type %s, expected a floating type", file,
+                       it->name, dtype_name(t->dtype));
+    return ST_OK;
+}
+
+/* PEFT stores the head's rows of a grown tied model a second time. They are one parameter here, so both must
+ * say the same. */
+static enum status check_tied_copy(const struct params *p, const struct tensor *t, const char *file,
+                                   const float *values, struct err *err)
+{
+    const struct param *rows = &p->items[p->index_rows];
+    size_t n = (size_t)(rows->rows * rows->cols);
+    float *copy = malloc(n * sizeof *copy + 1);
+    if (copy == NULL)
+        return err_memory(err, "rows of the head", n * sizeof *copy);
+    struct param as_head = *rows;
+    snprintf(as_head.name, sizeof as_head.name, "%.150s", t->name);
+    enum status st = tensor_take(&as_head, t, file, copy, err);
+    if (st == ST_OK && memcmp(copy, values + rows->offset, n * sizeof *copy) != 0) {
+        st = err_set(err, ST_INPUT, "%s: tensor \"%s\" differs from the input rows: they were trained apart",
+                     file, t->name);
+        err_hint(err, "use new_rows=untied");
+    }
+    free(copy);
+    return st;
+}
+
+static enum status check_extra(const struct params *p, const struct tensor *t, const char *file,
+                               const float *values, struct err *err)
+{
+    if (param_find(p, t->name) != NULL || ends_with(t->name, BASE_LAYER))
+        return ST_OK;
+    if (ends_with(t->name, HEAD_ROWS) && !p->untied_rows && p->index_rows >= 0)
+        return check_tied_copy(p, t, file, values, err);
+    err_set(err, ST_INPUT, "%s: tensor \"%s\" is not among what is trained here", file, t->name);
+    return err_hint(err, "set lora_targets and new_rows as the adapter was made");
+}
+
+static enum status list_take(const struct params *p, const struct tensor_list *list, const char *file,
+                             float *values, struct err *err)
+{
+    for (int32_t i = 0; i < p->n_items; i++) {
+        const struct tensor *t = tensor_list_find(list, p->items[i].name);
+        if (t == NULL) {
+            err_set(err, ST_INPUT, "%s: tensor \"%s\" is missing", file, p->items[i].name);
+            return err_hint(err, "set lora_targets and new_rows as the adapter was made");
+        }
+        TRY(tensor_take(&p->items[i], t, file, values + p->items[i].offset, err));
+    }
+    for (int i = 0; i < list->n_items; i++)
+        TRY(check_extra(p, &list->items[i], file, values, err));
+    return ST_OK;
+}
+
+/* The dictionary of an adapter_model.bin as a list; its tensors live in the open file. */
+static enum status list_from_bin(const struct torch_file *f, const char *file, struct tensor_list *list,
+                                 struct err *err)
+{
+    const struct value *root = f->root;
+    if (root == NULL || root->kind != VALUE_DICT)
+        return err_set(err, ST_INPUT, "%s: not a dictionary of tensors", file);
+    for (size_t i = 0; i < root->dict.n; i++) {
+        const struct value *key = root->dict.keys[i], *v = root->dict.values[i];
+        if (key->kind != VALUE_STRING || v->kind != VALUE_TENSOR)
+            return err_set(err, ST_INPUT, "%s: entry %zu is no named tensor", file, i);
+        TRY(tensor_list_add(list, key->string.text, v->tensor.dtype, v->tensor.n_dims, v->tensor.dims,
+                            v->tensor.data, err));
+    }
+    tensor_list_sort(list);
+    return ST_OK;
+}
+
+static enum status read_bin(const char *path, const struct params *p, float *values, struct err *err)
+{
+    struct torch_file f;
+    struct tensor_list list = TENSOR_LIST_INIT;
+    TRY(torch_file_open(&f, path, err));
+    enum status st = list_from_bin(&f, path, &list, err);
+    if (st == ST_OK)
+        st = list_take(p, &list, path, values, err);
+    tensor_list_release(&list);
+    torch_file_close(&f);
+    return st;
+}
+
+enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err)
+{
+    char path[PATH_BYTES], bin[PATH_BYTES];
+    TRY(path_join(path, dir, "adapter_model.safetensors", err));
+    TRY(path_join(bin, dir, "adapter_model.bin", err));
+    if (!file_exists(path) && file_exists(bin))
+        return read_bin(bin, p, values, err);
+    struct safetensors s;
+    TRY(safetensors_open(&s, path, err));
+    enum status st = list_take(p, &s.tensors, path, values, err);
+    safetensors_close(&s);
+    return st;
+}
+
+enum status adapter_write(const char *path, const struct params *p, const float *values, struct err *err)
+{
+    struct tensor_list list = TENSOR_LIST_INIT;
+    enum status st = params_tensors(p, values, &list, err);
+    if (st == ST_OK)
+        st = safetensors_write(path, &list, err);
+    tensor_list_release(&list);
+    return st;
+}

@@ -1,0 +1,428 @@
+/* The state of a run to and from its checkpoints. */
+#include "checkpoint/ckpt.h"
+#include "checkpoint/state.h"
+#include "train/adapter.h"
+#include "train_internal.h"
+#include "util/log.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SUPERSEDED_DIR "superseded"
+
+/* Host copies of the three vectors, or the vectors themselves where the device's memory is the host's. */
+struct vectors {
+    float *values, *m, *v;
+    bool owned;
+};
+
+static void vectors_release(struct vectors *x)
+{
+    if (x->owned) {
+        free(x->values);
+        free(x->m);
+        free(x->v);
+    }
+    memset(x, 0, sizeof *x);
+}
+
+static enum status vectors_open(struct vectors *x, const struct trainer *t, struct err *err)
+{
+    const struct train_context *c = t->c;
+    size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
+    if (train__on_host(c->ops)) {
+        *x = (struct vectors){.values = c->values, .m = t->optimizer.m, .v = t->optimizer.v};
+        return ST_OK;
+    }
+    *x = (struct vectors){
+        .values = malloc(n_bytes + 1), .m = malloc(n_bytes + 1), .v = malloc(n_bytes + 1), .owned = true};
+    if (x->values != NULL && x->m != NULL && x->v != NULL)
+        return ST_OK;
+    vectors_release(x);
+    return err_memory(err, "a host copy of values and moments", 3 * n_bytes);
+}
+
+static void vectors_download(const struct vectors *x, const struct trainer *t)
+{
+    const struct train_context *c = t->c;
+    size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
+    c->ops->sync(c->dev);
+    if (!x->owned)
+        return;
+    c->ops->download(c->dev, x->values, c->values, n_bytes);
+    c->ops->download(c->dev, x->m, t->optimizer.m, n_bytes);
+    c->ops->download(c->dev, x->v, t->optimizer.v, n_bytes);
+}
+
+static void vectors_upload(const struct vectors *x, const struct trainer *t)
+{
+    const struct train_context *c = t->c;
+    size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
+    if (!x->owned)
+        return;
+    c->ops->upload(c->dev, c->values, x->values, n_bytes);
+    c->ops->upload(c->dev, t->optimizer.m, x->m, n_bytes);
+    c->ops->upload(c->dev, t->optimizer.v, x->v, n_bytes);
+    c->ops->sync(c->dev);
+}
+
+/* ---- saving ---- */
+
+static enum status options_hash(const json_t *options, char hex[SHA256_HEX_BYTES], struct err *err)
+{
+    char *text = json_dumps(options, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    if (text == NULL)
+        return err_memory(err, "the options as text", 0);
+    sha256_buffer(text, strlen(text), hex);
+    free(text);
+    return ST_OK;
+}
+
+static enum status run_state_make(struct run_state *s, const struct trainer *t, const float *values,
+                                  json_t *none, struct err *err)
+{
+    const struct train_context *c = t->c;
+    *s = (struct run_state){.stage = t->o->stage, .step = t->step};
+    s->options = t->o->options_json != NULL ? t->o->options_json : none;
+    TRY(options_hash(s->options, s->options_sha256, err));
+    memcpy(s->pack_sha256, c->pack_info.sha256, sizeof s->pack_sha256);
+    memcpy(s->model_sha256, c->model_sha256, sizeof s->model_sha256);
+    sha256_buffer(values, (size_t)c->params->n_values * sizeof *values, s->params_sha256);
+    snprintf(s->cpu_path, sizeof s->cpu_path, "%s", c->ops->describe(c->dev));
+    return ST_OK;
+}
+
+static enum status write_run_state(const char *dir, const struct trainer *t, const float *values,
+                                   struct err *err)
+{
+    char path[PATH_BYTES];
+    struct run_state s;
+    json_t *none = json_object();
+    enum status st = path_join(path, dir, "smgpt_state.json", err);
+    if (st == ST_OK)
+        st = run_state_make(&s, t, values, none, err);
+    if (st == ST_OK)
+        st = run_state_write(path, &s, err);
+    json_decref(none);
+    return st;
+}
+
+static enum status write_optimizer(const char *dir, const struct trainer *t, const struct vectors *x,
+                                   struct err *err)
+{
+    char path[PATH_BYTES];
+    const struct train_options *o = t->o;
+    struct tensor_list list = TENSOR_LIST_INIT;
+    struct optimizer_state s = {.lr = trainer__lr(t, t->step),
+                                .initial_lr = o->lr,
+                                .beta1 = o->adam_beta1,
+                                .beta2 = o->adam_beta2,
+                                .eps = o->adam_epsilon,
+                                .weight_decay = o->weight_decay,
+                                .step = t->step,
+                                .params = &list,
+                                .exp_avg = x->m,
+                                .exp_avg_sq = x->v};
+    struct scheduler_state sched = {.base_lr = o->lr, .last_lr = s.lr, .last_epoch = t->step};
+    enum status st = params_tensors(t->c->params, x->values, &list, err);
+    if (st == ST_OK)
+        st = path_join(path, dir, "optimizer.pt", err);
+    if (st == ST_OK)
+        st = optimizer_write(path, &s, err);
+    tensor_list_release(&list);
+    TRY(st);
+    TRY(path_join(path, dir, "scheduler.pt", err));
+    return scheduler_write(path, &sched, err);
+}
+
+static int64_t steps_or(int64_t n, int64_t otherwise)
+{
+    return n > 0 ? n : otherwise;
+}
+
+static enum status write_trainer_state(const char *dir, const struct trainer *t, const struct train_log *l,
+                                       struct err *err)
+{
+    char path[PATH_BYTES];
+    const int64_t max = t->plan.max_steps, half = steps_or(max / 2, 1);
+    /* Python takes the three intervals from here and divides by them: they must be positive. */
+    const struct trainer_state s = {.global_step = t->step,
+                                    .max_steps = max,
+                                    .epoch = plan_epoch(&t->plan, t->step),
+                                    .num_train_epochs = ceil((double)max / (double)t->plan.steps_per_epoch),
+                                    .logging_steps = steps_or(t->o->logging_steps, 1),
+                                    .eval_steps = steps_or(t->o->eval_steps, max),
+                                    .save_steps = steps_or(t->o->save_steps, half),
+                                    .train_batch_size = t->o->batch_train,
+                                    .finished = t->step == max,
+                                    .log_history = l->history};
+    TRY(path_join(path, dir, "trainer_state.json", err));
+    return trainer_state_write(path, &s, err);
+}
+
+static enum status fill(const char *dir, const struct trainer *t, const struct train_log *l,
+                        const struct vectors *x, struct err *err)
+{
+    char path[PATH_BYTES];
+    const struct train_files *files = &t->c->files;
+    TRY(path_join(path, dir, "adapter_model.safetensors", err));
+    TRY(adapter_write(path, t->c->params, x->values, err));
+    TRY(write_optimizer(dir, t, x, err));
+    TRY(write_trainer_state(dir, t, l, err));
+    TRY(write_run_state(dir, t, x->values, err));
+    return files->add_files != NULL ? files->add_files(files->user, dir, t->o->stage, t->step, err) : ST_OK;
+}
+
+static enum status save(const struct trainer *t, const struct train_log *l, const struct vectors *x,
+                        struct err *err)
+{
+    struct ckpt_writer w;
+    char dir[PATH_BYTES];
+    const struct train_files *files = &t->c->files;
+    TRY(log__sync(l, err));
+    TRY(ckpt_begin(&w, t->o->out_dir, t->step, err));
+    memcpy(dir, w.final_dir, sizeof dir);
+    vectors_download(x, t);
+    enum status st = fill(w.tmp_dir, t, l, x, err);
+    if (st != ST_OK) {
+        ckpt_abort(&w);
+        return st;
+    }
+    TRY(ckpt_commit(&w, err));
+    log_info("saved %s", dir);
+    TRY(ckpt_rotate(t->o->out_dir, t->o->keep_checkpoints, err));
+    if (files->committed == NULL)
+        return ST_OK;
+    return files->committed(files->user, dir, t->o->stage, t->step, t->step == t->plan.max_steps, err);
+}
+
+enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err)
+{
+    struct vectors x;
+    enum status st = vectors_open(&x, t, err);
+    if (st == ST_OK)
+        st = save(t, l, &x, err);
+    if (st == ST_OK)
+        vectors_release(&x);
+    else {
+        vectors_release(&x);
+        err_where(err, "saving step %lld", (long long)t->step);
+        err_hint(
+            err,
+            "the checkpoint before this one is whole; make room or give leave to write, then start again");
+    }
+    return st;
+}
+
+/* ---- resuming ---- */
+
+static bool same_value(const json_t *a, const json_t *b)
+{
+    if (json_is_number(a) && json_is_number(b))
+        return json_number_value(a) == json_number_value(b);
+    return json_equal(a, b);
+}
+
+/* The first option, in the table's order, that both sides have and that differs. */
+static enum status compare_options(const struct run_state *s, const json_t *ours, struct err *err)
+{
+    const char *key;
+    json_t *mine;
+    char *a = NULL, *b = NULL;
+    json_object_foreach((json_t *)ours, key, mine)
+    {
+        const json_t *theirs = json_object_get(s->options, key);
+        if (theirs == NULL || same_value(mine, theirs))
+            continue;
+        a = json_dumps(mine, JSON_ENCODE_ANY | JSON_COMPACT);
+        b = json_dumps(theirs, JSON_ENCODE_ANY | JSON_COMPACT);
+        err_set(err, ST_USAGE, "option %s is %s, but the checkpoint was trained with %s", key,
+                a != NULL ? a : "?", b != NULL ? b : "?");
+        err_hint(err, "set %s=%s to go on along the same curve, or start anew with --resume none", key,
+                 b != NULL ? b : "?");
+        free(a);
+        free(b);
+        return ST_USAGE;
+    }
+    return ST_OK;
+}
+
+static enum status compare_run(const struct run_state *s, const struct trainer *t, struct err *err)
+{
+    const struct train_context *c = t->c;
+    char hex[SHA256_HEX_BYTES];
+    json_t *none = json_object();
+    const json_t *ours = t->o->options_json != NULL ? t->o->options_json : none;
+    enum status st = options_hash(ours, hex, err);
+    if (st == ST_OK && s->stage != t->o->stage)
+        st = err_set(err, ST_USAGE, "the checkpoint is of stage %d, not of stage %d", s->stage, t->o->stage);
+    if (st == ST_OK && strcmp(hex, s->options_sha256) != 0) {
+        st = compare_options(s, ours, err);
+        if (st == ST_OK)
+            log_warn("the checkpoint knows other options than this version; those that both know are equal");
+    }
+    if (st == ST_OK && strcmp(s->pack_sha256, c->pack_info.sha256) != 0) {
+        st = err_set(err, ST_USAGE, "the checkpoint was trained on other rows: pack %.12s, now %.12s",
+                     s->pack_sha256, c->pack_info.sha256);
+        err_hint(err,
+                 "give the data set and options of the pack as they were, or start anew with --resume none");
+    }
+    if (st == ST_OK && s->model_sha256[0] != '\0' && strcmp(s->model_sha256, c->model_sha256) != 0) {
+        st = err_set(err, ST_USAGE, "the checkpoint was trained on another base model: %.12s, now %.12s",
+                     s->model_sha256, c->model_sha256);
+        err_hint(err, "set model as it was, or start anew with --resume none");
+    }
+    json_decref(none);
+    return st;
+}
+
+static enum status check_run_state(const char *dir, const struct trainer *t, struct err *err)
+{
+    char path[PATH_BYTES];
+    struct run_state s;
+    bool present = false;
+    TRY(path_join(path, dir, "smgpt_state.json", err));
+    TRY(run_state_read(path, &s, &present, err));
+    if (!present) {
+        log_info("%s was not written by this program: its options are not compared", dir);
+        return ST_OK;
+    }
+    enum status st = compare_run(&s, t, err);
+    run_state_release(&s);
+    return st;
+}
+
+static enum status read_scheduler(const char *dir, const struct trainer *t, int64_t step, struct err *err)
+{
+    char path[PATH_BYTES];
+    struct scheduler_state s = {0};
+    TRY(path_join(path, dir, "scheduler.pt", err));
+    TRY(scheduler_read(path, &s, err));
+    if (s.last_epoch != step)
+        return err_set(err, ST_INPUT, "%s is of step %lld, trainer_state.json of step %lld", path,
+                       (long long)s.last_epoch, (long long)step);
+    double ours = trainer__lr(t, step);
+    if (fabs(ours - s.last_lr) > 1e-9 * fmax(fabs(ours), fabs(s.last_lr)))
+        log_warn("the next learning rate is %g, the checkpoint's schedule has %g", ours, s.last_lr);
+    return ST_OK;
+}
+
+static enum status read_optimizer(const char *dir, const struct trainer *t, int64_t step,
+                                  const struct vectors *x, struct err *err)
+{
+    char path[PATH_BYTES];
+    struct tensor_list list = TENSOR_LIST_INIT;
+    struct optimizer_state s = {.params = &list};
+    enum status st = path_join(path, dir, "optimizer.pt", err);
+    if (st == ST_OK)
+        st = params_tensors(t->c->params, x->values, &list, err);
+    if (st == ST_OK)
+        st = optimizer_read(path, &s, x->m, x->v, err);
+    tensor_list_release(&list);
+    TRY(st);
+    if (s.step != step)
+        return err_set(err, ST_INPUT, "%s is of step %lld, trainer_state.json of step %lld", path,
+                       (long long)s.step, (long long)step);
+    return ST_OK;
+}
+
+static enum status read_all(const char *dir, const struct trainer *t, const struct vectors *x, int64_t *step,
+                            json_t **history, struct err *err)
+{
+    char path[PATH_BYTES];
+    struct trainer_state s = {0};
+    TRY(path_join(path, dir, "trainer_state.json", err));
+    TRY(trainer_state_read(path, &s, err));
+    *step = s.global_step;
+    *history = json_incref(s.log_history);
+    trainer_state_release(&s);
+    if (*step < 1)
+        return err_set(err, ST_INPUT, "%s is of step %lld", path, (long long)*step);
+    TRY(check_run_state(dir, t, err));
+    if (*step > t->plan.max_steps) {
+        err_set(err, ST_USAGE, "%s is of step %lld, but this run ends at step %lld", dir, (long long)*step,
+                (long long)t->plan.max_steps);
+        return err_hint(err, "set max_steps or epochs as they were, or start anew with --resume none");
+    }
+    TRY(adapter_read(dir, t->c->params, x->values, err));
+    TRY(read_optimizer(dir, t, *step, x, err));
+    TRY(read_scheduler(dir, t, *step, err));
+    log_info("resuming from %s", dir);
+    return ST_OK;
+}
+
+/* Checkpoints of an attempt that is given up would be taken for the newest, and push out the new ones. */
+static enum status set_aside(const char *out_dir, int64_t step, struct err *err)
+{
+    char **names = NULL, dir[PATH_BYTES], from[PATH_BYTES], to[PATH_BYTES];
+    int n_names = 0;
+    if (!dir_exists(out_dir))
+        return ST_OK;
+    TRY(path_join(dir, out_dir, SUPERSEDED_DIR, err));
+    TRY(dir_list(out_dir, &names, &n_names, err));
+    enum status st = ST_OK;
+    for (int i = 0; i < n_names && st == ST_OK; i++) {
+        if (ckpt_step_of(names[i]) <= step)
+            continue;
+        st = dir_make(dir, err);
+        if (st == ST_OK)
+            st = path_join(from, out_dir, names[i], err);
+        if (st == ST_OK)
+            st = path_join(to, dir, names[i], err);
+        if (st == ST_OK)
+            st = dir_remove(to, err);
+        if (st == ST_OK && rename(from, to) != 0)
+            st = err_errno(err, ST_ENV, "cannot move '%s' to '%s'", from, to);
+        if (st == ST_OK)
+            log_warn("%s is of a later step than this run goes on from: moved to %s", from, to);
+    }
+    names_free(names, n_names);
+    return st;
+}
+
+/* Rank 0: where to go on, and everything that is there. */
+static enum status restore(const struct trainer *t, const struct vectors *x, int64_t *step, json_t **history,
+                           struct err *err)
+{
+    char dir[PATH_BYTES] = "";
+    const struct train_options *o = t->o;
+    *step = 0;
+    if (o->resume && o->resume_dir[0] != '\0') {
+        snprintf(dir, sizeof dir, "%s", o->resume_dir);
+    } else if (o->resume && dir_exists(o->out_dir)) {
+        int64_t newest = -1;
+        TRY(ckpt_newest(o->out_dir, dir, &newest, err));
+    }
+    if (dir[0] != '\0') {
+        enum status st = read_all(dir, t, x, step, history, err);
+        if (st != ST_OK) {
+            err_where(err, "resuming from %s", dir);
+            return st;
+        }
+    }
+    return set_aside(o->out_dir, *step, err);
+}
+
+enum status checkpoint__restore(struct trainer *t, json_t **history, struct err *err)
+{
+    const struct train_context *c = t->c;
+    const size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
+    struct vectors x = {0};
+    int64_t step = 0;
+    *history = NULL;
+    TRY(comm_agree(c->comm, vectors_open(&x, t, err), err));
+    vectors_download(&x, t);
+    enum status st = c->comm->rank == 0 ? restore(t, &x, &step, history, err) : ST_OK;
+    st = comm_agree(c->comm, st, err);
+    if (st == ST_OK)
+        st = c->comm->ops->bcast(c->comm, 0, &step, sizeof step, err);
+    float *all[] = {x.values, x.m, x.v};
+    for (int i = 0; i < 3 && st == ST_OK && step > 0; i++)
+        st = c->comm->ops->bcast(c->comm, 0, all[i], n_bytes, err);
+    if (st == ST_OK && step > 0)
+        vectors_upload(&x, t);
+    t->step = step;
+    vectors_release(&x);
+    return st;
+}

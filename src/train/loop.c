@@ -1,0 +1,190 @@
+/* A stage from its first step, or the one it goes on from, to its last. */
+#include "train_internal.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct loop {
+    struct trainer *t;
+    struct train_log log; /* rank 0 */
+    struct train_result *result;
+    int64_t saved_step; /* newest checkpoint; 0: none, and none is needed */
+    int64_t first_step;
+    double start_s;
+};
+
+static bool is_lead(const struct loop *l)
+{
+    return l->t->c->comm->rank == 0;
+}
+
+static void time_text(double s, char *text, size_t n_bytes)
+{
+    long m = lround(s / 60), h = m / 60;
+    if (s < 90)
+        snprintf(text, n_bytes, "%.0fs", s);
+    else if (h == 0)
+        snprintf(text, n_bytes, "%ldm", m);
+    else
+        snprintf(text, n_bytes, "%ldh%02ldm", h, m % 60);
+}
+
+static void show(const struct loop *l, const struct step_result *r)
+{
+    const struct trainer *t = l->t;
+    char left[32];
+    double each_s = (clock_s() - l->start_s) / (double)(t->step - l->first_step);
+    double per_s = r->seconds > 0 ? 1 / r->seconds : 0;
+    time_text(each_s * (double)(t->plan.max_steps - t->step), left, sizeof left);
+    log_progress(
+        t->step == t->plan.max_steps,
+        "stage %d  step %lld/%lld  epoch %.2f  loss %.4f  norm %.3g  lr %.3g  %.1f ex/s  %.0f tok/s  %s left",
+        t->o->stage, (long long)t->step, (long long)t->plan.max_steps, plan_epoch(&t->plan, t->step), r->loss,
+        r->grad_norm, r->lr, (double)r->head.n_rows * per_s, (double)r->head.n_tokens * per_s, left);
+}
+
+static enum status save(struct loop *l, struct err *err)
+{
+    enum status st = is_lead(l) ? checkpoint__save(l->t, &l->log, err) : ST_OK;
+    TRY(comm_agree(l->t->c->comm, st, err));
+    l->saved_step = l->t->step;
+    return ST_OK;
+}
+
+/* Ends the stage before its time: what was finished and not yet saved is saved. */
+static enum status stop(struct loop *l, struct err *err)
+{
+    l->result->stopped = true;
+    return l->t->step > l->saved_step ? save(l, err) : ST_OK;
+}
+
+static bool eval_due(const struct loop *l)
+{
+    const struct trainer *t = l->t;
+    if (t->c->pack_info.n_rows[PACK_EVAL] == 0)
+        return false;
+    return t->step == t->plan.max_steps || (t->o->eval_steps > 0 && t->step % t->o->eval_steps == 0);
+}
+
+/* *stopped: a signal came first; the evaluation is made up for by the next start. */
+static enum status evaluate(struct loop *l, bool *stopped, struct err *err)
+{
+    const struct trainer *t = l->t;
+    struct err own = ERR_INIT;
+    double start_s = clock_s(), loss = NAN;
+    int64_t n_labels = 0;
+    enum status st = train__evaluate(t->c, PACK_EVAL, t->o->max_pack_tokens, t->o->share_prefix,
+                                     t->o->deadline_s, &loss, &n_labels, &own);
+    *stopped = st == ST_STOPPED;
+    if (*stopped)
+        return ST_OK;
+    if (st != ST_OK) {
+        *err = own;
+        err_where(err, "evaluation after step %lld", (long long)t->step);
+        return st;
+    }
+    l->result->eval_loss = loss;
+    log_info("step %lld: evaluation loss %.6f over %lld labels", (long long)t->step, loss,
+             (long long)n_labels);
+    if (is_lead(l))
+        st = log__eval(&l->log, t, loss, n_labels, clock_s() - start_s, err);
+    return comm_agree(t->c->comm, st, err);
+}
+
+static bool save_due(const struct loop *l)
+{
+    const struct trainer *t = l->t;
+    int64_t max = t->plan.max_steps, half = max / 2 > 1 ? max / 2 : 1;
+    return t->step == half || t->step == max || (t->o->save_steps > 0 && t->step % t->o->save_steps == 0);
+}
+
+/* What follows a finished step, in Trainer's order: log, evaluate, save. */
+static enum status after_step(struct loop *l, const struct step_result *r, struct err *err)
+{
+    const struct trainer *t = l->t;
+    bool stopped = false;
+    enum status st = ST_OK;
+    l->result->last_loss = r->loss;
+    show(l, r);
+    if (t->step % (t->o->logging_steps > 0 ? t->o->logging_steps : 1) == 0) {
+        if (is_lead(l))
+            st = log__step(&l->log, t, r, err);
+        TRY(comm_agree(t->c->comm, st, err));
+    }
+    if (eval_due(l))
+        TRY(evaluate(l, &stopped, err));
+    if (stopped)
+        return stop(l, err);
+    return save_due(l) ? save(l, err) : ST_OK;
+}
+
+static enum status run(struct loop *l, struct err *err)
+{
+    struct trainer *t = l->t;
+    struct step_result r;
+    bool stopped = false;
+    double seen;
+    /* Also makes up for an evaluation that a stop cut short. */
+    int missing = is_lead(l) && eval_due(l) && !log__last(&l->log, "eval_loss", t->step, &seen);
+    TRY(t->c->comm->ops->bcast(t->c->comm, 0, &missing, sizeof missing, err));
+    if (missing)
+        TRY(evaluate(l, &stopped, err));
+    if (stopped)
+        return stop(l, err);
+    l->start_s = clock_s();
+    while (t->step < t->plan.max_steps && !l->result->stopped) {
+        TRY(trainer__step(t, &r, err));
+        TRY(r.stopped ? stop(l, err) : after_step(l, &r, err));
+    }
+    return ST_OK;
+}
+
+/* Numbers that the end of an earlier run left, the same on all ranks. */
+static enum status last_numbers(struct loop *l, struct err *err)
+{
+    double numbers[2] = {NAN, NAN};
+    if (is_lead(l)) {
+        log__last(&l->log, "loss", -1, &numbers[0]);
+        log__last(&l->log, "eval_loss", -1, &numbers[1]);
+    }
+    TRY(l->t->c->comm->ops->bcast(l->t->c->comm, 0, numbers, sizeof numbers, err));
+    l->result->last_loss = numbers[0];
+    l->result->eval_loss = numbers[1];
+    return ST_OK;
+}
+
+static enum status loop_open(struct loop *l, struct err *err)
+{
+    struct trainer *t = l->t;
+    json_t *history = NULL;
+    enum status st = checkpoint__restore(t, &history, err);
+    if (st == ST_OK) {
+        model_set_values(t->c->model, t->c->values);
+        l->saved_step = l->first_step = t->step;
+        if (is_lead(l))
+            st = log__open(&l->log, t->o->out_dir, t->step > 0 ? t->step : -1, history, err);
+        st = comm_agree(t->c->comm, st, err);
+    }
+    json_decref(history);
+    return st == ST_OK ? last_numbers(l, err) : st;
+}
+
+enum status train_stage(const struct train_context *c, const struct train_options *o,
+                        struct train_result *result, struct err *err)
+{
+    struct trainer t;
+    struct loop l = {.t = &t, .result = result};
+    *result = (struct train_result){.last_loss = NAN, .eval_loss = NAN};
+    enum status st = comm_agree(c->comm, trainer__open(&t, c, o, err), err);
+    if (st == ST_OK)
+        st = loop_open(&l, err);
+    if (st == ST_OK)
+        st = run(&l, err);
+    result->step = t.step;
+    result->max_steps = t.plan.max_steps;
+    log__close(&l.log);
+    trainer__close(&t);
+    return st;
+}

@@ -1,0 +1,126 @@
+/* Shared by the files of the train room. */
+#ifndef SMGPT_TRAIN_INTERNAL_H
+#define SMGPT_TRAIN_INTERNAL_H
+
+#include "comm/tree_sum.h"
+#include "data/batch.h"
+#include "data/plan.h"
+#include "train/train.h"
+#include "util/buf.h"
+
+/* Whether device pointers are host pointers, so that nothing needs to be copied over. */
+bool train__on_host(const struct ops *ops);
+/* 0, or why to stop: a signal, or the deadline (deadline_s 0: none). */
+bool train__stop_asked(double deadline_s);
+
+/* ---- rows.c: rows of a pack, copied out of it (rank 0) ---- */
+struct rows {
+    int32_t *ids, *labels; /* of all rows, one behind the other */
+    int64_t n_tokens, capacity;
+    struct batch_row *items; /* [n] views into them */
+    int64_t n, n_items;      /* n_items: room */
+};
+enum status rows__read(struct rows *r, struct pack *p, enum pack_group group, const int64_t *index, int64_t n,
+                       struct err *err);
+void rows__release(struct rows *r);
+
+/* ---- message.c: the messages of one step, made by rank 0 before they are needed ---- */
+struct messages {
+    struct pack *pack;
+    struct plan *plan;
+    int32_t n_shards, max_tokens;
+    bool share_prefix;
+    int world_size;
+    struct rows rows;
+    int64_t *index;       /* [rows of a step] */
+    struct shard *shards; /* [n_shards] */
+    struct buf *parts;    /* [world_size]; all empty when making them failed */
+    int64_t step;         /* they are of; -1: none made */
+    enum status status;   /* of making them */
+    struct err err;
+};
+enum status messages__open(struct messages *m, const struct train_context *c, const struct train_options *o,
+                           struct plan *plan, struct err *err);
+void messages__close(struct messages *m);
+/* Failures are kept in m->status and told when the step comes. */
+void messages__make(struct messages *m, int64_t step);
+
+/* ---- optimizer.c: AdamW on the flat vector ---- */
+struct optimizer {
+    const struct ops *ops;
+    struct device *dev;
+    const struct params *params;
+    float *m, *v; /* device [n_values]; equal on all ranks */
+};
+enum status optimizer__open(struct optimizer *opt, const struct ops *ops, struct device *dev,
+                            const struct params *params, struct err *err);
+void optimizer__close(struct optimizer *opt);
+/* L2 norm of a gradient as torch's clip_grad_norm_ sees it: of the float32 norms of the tensors. */
+float optimizer__norm(const struct optimizer *opt, const float *grad);
+/* min(1, max_norm / (norm + 1e-6)) in float32; 1 when max_norm is 0. */
+float optimizer__clip(float norm, double max_norm);
+/* Update number t (from 1) with that rate. */
+void optimizer__update(struct optimizer *opt, const struct train_options *o, float *values, const float *grad,
+                       double lr, float clip, int64_t t);
+
+/* ---- step.c ---- */
+struct trainer {
+    const struct train_context *c;
+    const struct train_options *o;
+    struct plan plan;
+    struct messages messages; /* rank 0 */
+    struct buf inbox;
+    struct tree_sum *sum;
+    struct optimizer optimizer;
+    float *total;   /* host [n_values]: the summed gradient */
+    float *grad;    /* device: of a shard, then the total; NULL when train__on_host */
+    double *shards; /* what each own shard brings, see step.c */
+    int64_t step, warmup_steps;
+    bool said_no_labels;
+};
+struct step_result {
+    struct step_head head;
+    double loss, grad_norm, lr, seconds;
+    bool stopped; /* given up; nothing has changed */
+};
+enum status trainer__open(struct trainer *t, const struct train_context *c, const struct train_options *o,
+                          struct err *err);
+void trainer__close(struct trainer *t);
+/* Learning rate of the step that follows `step` finished ones. */
+double trainer__lr(const struct trainer *t, int64_t step);
+/* One optimizer step; counts t->step up. Collective. */
+enum status trainer__step(struct trainer *t, struct step_result *r, struct err *err);
+
+/* ---- evaluate.c ---- */
+enum status train__evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens,
+                            bool share_prefix, double deadline_s, double *loss_mean, int64_t *n_labels,
+                            struct err *err);
+
+/* ---- log.c: train_log.jsonl and the history that goes into trainer_state.json (rank 0) ---- */
+struct train_log {
+    char path[PATH_BYTES];
+    json_t *history; /* array, as Trainer's log_history */
+};
+/* Drops lines of steps after `step` (all of them for -1); history: of the checkpoint, borrowed, may be NULL.
+ */
+enum status log__open(struct train_log *l, const char *out_dir, int64_t step, const json_t *history,
+                      struct err *err);
+void log__close(struct train_log *l);
+enum status log__step(struct train_log *l, const struct trainer *t, const struct step_result *r,
+                      struct err *err);
+enum status log__eval(struct train_log *l, const struct trainer *t, double loss, int64_t n_labels,
+                      double seconds, struct err *err);
+/* The newest record of the history or of the file that has the key, at exactly that step (-1: at any): its
+ * number into *out; false if there is none. */
+bool log__last(const struct train_log *l, const char *key, int64_t step, double *out);
+/* On disk for good. */
+enum status log__sync(const struct train_log *l, struct err *err);
+
+/* ---- checkpoint_io.c ---- */
+/* Rank 0. */
+enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err);
+/* Values, moments and t->step from the checkpoint to resume from, on all ranks; *history (rank 0, new
+ * reference or NULL). Leaves t->step 0 when there is nothing to resume. Collective. */
+enum status checkpoint__restore(struct trainer *t, json_t **history, struct err *err);
+
+#endif
