@@ -49,6 +49,8 @@ static int compare_int(const void *a, const void *b)
 static void codes_sort(struct text_entry *t)
 {
     int32_t n = 0;
+    if (t->n_codes == 0)
+        return;
     qsort(t->codes, (size_t)t->n_codes, sizeof *t->codes, compare_int);
     for (int32_t i = 0; i < t->n_codes; i++) {
         if (n == 0 || t->codes[n - 1] != t->codes[i])

@@ -1,0 +1,358 @@
+/* Packed sequences: whatever is shared, walking up the segments gives back the rows and their targets. */
+#include "data/batch.h"
+#include "util/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MAX_ROWS   40
+#define MAX_TOKENS 64
+
+struct rows {
+    int32_t ids[MAX_ROWS][MAX_TOKENS], labels[MAX_ROWS][MAX_TOKENS];
+    struct batch_row row[MAX_ROWS];
+    int32_t n;
+};
+
+static void rows_add(struct rows *r, const int32_t *ids, int32_t n, int32_t first_label)
+{
+    for (int32_t t = 0; t < n; t++) {
+        r->ids[r->n][t] = ids[t];
+        r->labels[r->n][t] = first_label >= 0 && t >= first_label ? ids[t] : -100;
+    }
+    r->row[r->n] = (struct batch_row){r->ids[r->n], r->labels[r->n], n};
+    r->n++;
+}
+
+static uint32_t draw(uint64_t seed, uint64_t *at, uint32_t below)
+{
+    return (uint32_t)(rng_u64(seed, RNG_TEST, 0, (*at)++) % below);
+}
+
+/* Rows whose beginnings come from a few stems, with labels that start anywhere. */
+static void rows_draw(struct rows *r, uint64_t seed)
+{
+    uint64_t at = 0;
+    int32_t n = 1 + (int32_t)draw(seed, &at, MAX_ROWS);
+    r->n = 0;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t ids[MAX_TOKENS], n_tokens = 1 + (int32_t)draw(seed, &at, MAX_TOKENS);
+        uint32_t stem = draw(seed, &at, 3), same = draw(seed, &at, MAX_TOKENS);
+        for (int32_t t = 0; t < n_tokens; t++)
+            ids[t] = (uint32_t)t < same ? (int32_t)(t < 9 ? 7 : stem) * 100 + t : (int32_t)draw(seed, &at, 5);
+        rows_add(r, ids, n_tokens, (int32_t)draw(seed, &at, MAX_TOKENS) - 4);
+    }
+}
+
+static int32_t target_of(const struct batch_row *r, int32_t t)
+{
+    return t + 1 < r->n_tokens && r->labels[t + 1] != -100 ? r->labels[t + 1] : -1;
+}
+
+/* Copies the tokens of a segment and those above it to the places that their positions name. */
+static int32_t unshare(const struct packed *p, int32_t segment, int32_t *ids, int32_t *targets)
+{
+    int32_t n = 0;
+    for (int32_t s = segment; s >= 0; s = p->segments[s].parent) {
+        const struct segment *g = &p->segments[s];
+        if (s != segment)
+            assert_int_equal(g->row, -1);
+        for (int32_t t = g->start; t < g->start + g->n_tokens; t++) {
+            assert_in_range(p->positions[t], 0, MAX_TOKENS - 1);
+            ids[p->positions[t]] = p->ids[t];
+            targets[p->positions[t]] = p->targets[t];
+        }
+        n += g->n_tokens;
+    }
+    assert_int_equal(p->positions[p->segments[segment].start + p->segments[segment].n_tokens - 1], n - 1);
+    return n;
+}
+
+/* All that must hold for one shard; returns its tokens. */
+static int32_t check_shard(const struct shard *s, const struct rows *r, int32_t row_base, int32_t max_tokens,
+                           bool share)
+{
+    int32_t next_row = 0, n_all = 0, n_labels = 0, want_labels = 0;
+    for (int32_t i = 0; i < r->n; i++) {
+        for (int32_t t = 0; t < r->row[i].n_tokens; t++)
+            want_labels += target_of(&r->row[i], t) >= 0;
+    }
+    for (int32_t q = 0; q < s->n_sequences; q++) {
+        const struct packed *p = &s->sequences[q];
+        int32_t at = 0, n_rows = 0, children[2 * MAX_ROWS] = {0};
+        for (int32_t g = 0; g < p->n_segments; g++) {
+            const struct segment *seg = &p->segments[g];
+            assert_int_equal(seg->start, at);
+            assert_true(seg->n_tokens > 0 && seg->parent >= -1 && seg->parent < g);
+            at += seg->n_tokens;
+            if (seg->parent >= 0)
+                children[seg->parent]++;
+            if (!share)
+                assert_true(seg->parent == -1 && seg->row >= 0);
+            for (int32_t t = seg->start; seg->row < 0 && t < at; t++)
+                assert_int_equal(p->targets[t], -1);
+            if (seg->row < 0)
+                continue;
+            int32_t ids[MAX_TOKENS], targets[MAX_TOKENS];
+            const struct batch_row *row = &r->row[next_row];
+            assert_int_equal(seg->row, row_base + next_row); /* rows keep their order */
+            next_row++;
+            n_rows++;
+            assert_int_equal(unshare(p, g, ids, targets), row->n_tokens);
+            assert_memory_equal(ids, row->ids, (size_t)row->n_tokens * sizeof *ids);
+            for (int32_t t = 0; t < row->n_tokens; t++)
+                assert_int_equal(targets[t], target_of(row, t));
+        }
+        for (int32_t g = 0; g < p->n_segments; g++)
+            assert_true(p->segments[g].row >= 0 ? children[g] == 0 : children[g] >= 2);
+        assert_int_equal(at, p->n_tokens);
+        assert_true(at <= max_tokens || n_rows == 1);
+        n_all += at;
+        n_labels += p->n_labels;
+    }
+    assert_int_equal(next_row, r->n);
+    assert_int_equal(n_labels, want_labels);
+    return n_all;
+}
+
+static struct shard make(const struct rows *r, int32_t row_base, int32_t max_tokens, bool share)
+{
+    struct shard s;
+    struct err err = ERR_INIT;
+    if (shard_make(&s, r->row, r->n, row_base, max_tokens, share, &err) != ST_OK)
+        fail_msg("%s", err.what);
+    return s;
+}
+
+static void random_rows_come_back(void **unused)
+{
+    static struct rows r;
+    int n_smaller = 0;
+    for (uint64_t seed = 0; seed < 400; seed++) {
+        rows_draw(&r, seed);
+        int32_t max_tokens = 1 + (int32_t)(seed * 37 % 900), n[2];
+        for (int share = 0; share < 2; share++) {
+            struct shard s = make(&r, 5, max_tokens, share);
+            n[share] = check_shard(&s, &r, 5, max_tokens, share);
+            shard_release(&s);
+        }
+        assert_true(n[1] <= n[0]);
+        n_smaller += n[1] < n[0];
+    }
+    assert_true(n_smaller > 200);
+}
+
+/* A common beginning of 6, two texts of 5 below it; the rows of one text are not neighbours. */
+static void nested_prefixes_stand_once(void **unused)
+{
+    static struct rows r;
+    static const int32_t ids[4][14] = {{1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 50, 51, 52},
+                                       {1, 2, 3, 4, 5, 6, 21, 22, 23, 24, 25, 50, 61, 62},
+                                       {1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 50, 71, 72},
+                                       {1, 2, 3, 4, 5, 6, 21, 22, 23, 24, 25, 50, 81, 82}};
+    r.n = 0;
+    for (int i = 0; i < 4; i++)
+        rows_add(&r, ids[i], 14, 11);
+    struct shard s = make(&r, 0, 1000, true);
+    assert_int_equal(s.n_sequences, 1);
+    const struct packed *p = &s.sequences[0];
+    /* the last token before the labels predicts the first of them: it stays with its row */
+    static const struct segment want[] = {{0, 6, -1, -1}, {6, 4, 0, -1}, {10, 4, 1, 0}, {14, 4, 0, -1},
+                                          {18, 4, 3, 1},  {22, 4, 1, 2}, {26, 4, 3, 3}};
+    assert_int_equal(p->n_segments, 7);
+    assert_memory_equal(p->segments, want, sizeof want);
+    assert_int_equal(p->n_tokens, 30);
+    assert_int_equal(p->n_labels, 4 * 3);
+    check_shard(&s, &r, 0, 1000, true);
+    shard_release(&s);
+}
+
+static void short_or_labelled_runs_are_not_shared(void **unused)
+{
+    static struct rows r;
+    static const int32_t ids[2][8] = {{1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 3, 4, 5, 6, 7, 8}};
+    for (int first = 0; first < 8; first++) {
+        r.n = 0;
+        rows_add(&r, ids[0], 8, first);
+        rows_add(&r, ids[1], 8, first);
+        struct shard s = make(&r, 0, 100, true);
+        /* tokens 0 .. first - 2 have no target */
+        assert_int_equal(s.sequences[0].n_tokens, first - 1 >= 4 ? 16 - (first - 1) : 16);
+        check_shard(&s, &r, 0, 100, true);
+        shard_release(&s);
+    }
+    r.n = 0; /* equal rows without any label: each keeps its last token */
+    rows_add(&r, ids[0], 8, -1);
+    rows_add(&r, ids[1], 8, -1);
+    struct shard s = make(&r, 0, 100, true);
+    assert_int_equal(s.sequences[0].n_tokens, 9);
+    check_shard(&s, &r, 0, 100, true);
+    shard_release(&s);
+}
+
+/* The bound holds for the shared length, so that sharing brings more rows into a sequence. */
+static void the_bound_is_on_shared_tokens(void **unused)
+{
+    static struct rows r;
+    int32_t ids[20];
+    r.n = 0;
+    for (int32_t i = 0; i < 6; i++) {
+        for (int32_t t = 0; t < 20; t++)
+            ids[t] = t < 16 ? t : 100 * i + t;
+        rows_add(&r, ids, 20, 17);
+    }
+    struct shard shared = make(&r, 0, 40, true), plain = make(&r, 0, 40, false);
+    assert_int_equal(shared.n_sequences, 1); /* 16 + 6 * 4 */
+    assert_int_equal(shared.sequences[0].n_tokens, 40);
+    assert_int_equal(plain.n_sequences, 3);
+    shard_release(&shared);
+    shard_release(&plain);
+    shared = make(&r, 0, 39, true);
+    assert_int_equal(shared.n_sequences, 2);
+    assert_int_equal(shared.sequences[1].n_tokens, 20);
+    shard_release(&shared);
+    shared = make(&r, 0, 7, true); /* a longer row gets its own */
+    assert_int_equal(shared.n_sequences, 6);
+    check_shard(&shared, &r, 0, 7, true);
+    shard_release(&shared);
+}
+
+static void ranges_cover_all_rows(void **unused)
+{
+    for (int32_t n = 0; n < 70; n++) {
+        for (int32_t shards = 1; shards <= 16; shards++) {
+            int32_t at = 0;
+            for (int32_t s = 0; s < shards; s++) {
+                int32_t first, end;
+                shard_range(n, shards, s, &first, &end);
+                assert_int_equal(first, at);
+                assert_in_range(end - first, n / shards, n / shards + 1);
+                at = end;
+            }
+            assert_int_equal(at, n);
+        }
+    }
+}
+
+static void empty_rows_and_bounds_are_refused(void **unused)
+{
+    static struct rows r;
+    struct shard s;
+    struct err err = ERR_INIT;
+    static const int32_t ids[] = {1};
+    r.n = 0;
+    s = make(&r, 0, 10, true);
+    assert_int_equal(s.n_sequences, 0);
+    shard_release(&s);
+    rows_add(&r, ids, 1, -1);
+    assert_int_equal(shard_make(&s, r.row, 1, 0, 0, true, &err), ST_USAGE);
+    err = (struct err)ERR_INIT;
+    r.row[0].n_tokens = 0;
+    assert_int_equal(shard_make(&s, r.row, 1, 0, 10, true, &err), ST_INPUT);
+}
+
+static void message_of(struct buf *out, struct shard shards[2], struct step_head *head)
+{
+    static struct rows r;
+    struct err err = ERR_INIT;
+    rows_draw(&r, 11);
+    shards[0] = make(&r, 0, 60, true);
+    shards[1] = (struct shard){0};
+    *head = (struct step_head){.step = 7, .n_labels = 99, .n_rows = r.n, .n_tokens = 12345678901};
+    assert_int_equal(step_write(out, head, shards, 2, &err), ST_OK);
+}
+
+static void steps_survive_their_message(void **unused)
+{
+    struct buf text = BUF_INIT;
+    struct shard shards[2], *back;
+    struct step_head head, head_back;
+    struct err err = ERR_INIT;
+    int32_t n;
+    message_of(&text, shards, &head);
+    assert_int_equal(step_read(&text, &head_back, &back, &n, &err), ST_OK);
+    assert_memory_equal(&head, &head_back, sizeof head);
+    assert_int_equal(n, 2);
+    assert_int_equal(back[1].n_sequences, 0);
+    assert_int_equal(back[0].n_sequences, shards[0].n_sequences);
+    assert_true(back[0].n_sequences > 1);
+    for (int32_t i = 0; i < back[0].n_sequences; i++) {
+        const struct packed *a = &shards[0].sequences[i], *b = &back[0].sequences[i];
+        size_t n_bytes = (size_t)a->n_tokens * sizeof *a->ids;
+        assert_true(a->n_tokens == b->n_tokens && a->n_segments == b->n_segments &&
+                    a->n_labels == b->n_labels);
+        assert_memory_equal(a->ids, b->ids, n_bytes);
+        assert_memory_equal(a->positions, b->positions, n_bytes);
+        assert_memory_equal(a->targets, b->targets, n_bytes);
+        assert_memory_equal(a->segments, b->segments, (size_t)a->n_segments * sizeof *a->segments);
+    }
+    for (int i = 0; i < 2; i++) {
+        shard_release(&shards[i]);
+        shard_release(&back[i]);
+    }
+    free(back);
+    buf_release(&text);
+}
+
+/* Cut anywhere, longer, or with any word changed to a wild number: an error or a consistent step, never a
+ * crash. */
+static void damaged_messages_are_refused(void **unused)
+{
+    struct buf text = BUF_INIT;
+    struct shard shards[2], *back;
+    struct step_head head;
+    int32_t n;
+    message_of(&text, shards, &head);
+    size_t n_bytes = text.n_bytes;
+    for (size_t cut = 0; cut < n_bytes; cut++) {
+        struct err err = ERR_INIT;
+        text.n_bytes = cut;
+        assert_int_equal(step_read(&text, &head, &back, &n, &err), ST_DEFECT);
+        assert_null(back);
+    }
+    text.n_bytes = n_bytes;
+    int n_refused = 0, n_tried = 0;
+    for (size_t word = 0; word + 4 <= n_bytes; word += 4) {
+        static const int32_t wild[] = {-1, INT32_MAX, INT32_MIN, 1 << 20};
+        int32_t kept;
+        memcpy(&kept, text.data + word, 4);
+        for (int w = 0; w < 4; w++, n_tried++) {
+            struct err err = ERR_INIT;
+            memcpy(text.data + word, &wild[w], 4);
+            if (step_read(&text, &head, &back, &n, &err) != ST_OK) {
+                n_refused++;
+                continue;
+            }
+            for (int32_t i = 0; i < n; i++)
+                shard_release(&back[i]);
+            free(back);
+        }
+        memcpy(text.data + word, &kept, 4);
+    }
+    assert_true(n_refused > n_tried / 3);
+    struct err err = ERR_INIT;
+    assert_int_equal(buf_append(&text, "x", 1, &err), ST_OK);
+    assert_int_equal(step_read(&text, &head, &back, &n, &err), ST_DEFECT);
+    assert_non_null(strstr(err.what, "follows"));
+    shard_release(&shards[0]);
+    buf_release(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_rows_come_back),
+        cmocka_unit_test(nested_prefixes_stand_once),
+        cmocka_unit_test(short_or_labelled_runs_are_not_shared),
+        cmocka_unit_test(the_bound_is_on_shared_tokens),
+        cmocka_unit_test(ranges_cover_all_rows),
+        cmocka_unit_test(empty_rows_and_bounds_are_refused),
+        cmocka_unit_test(steps_survive_their_message),
+        cmocka_unit_test(damaged_messages_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
