@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Functions of quickstart.sh and test.sh; sourced, with the root of the checkout as the current directory.
 # Exit codes are those of the program: 1 a defect, 4 the environment.
 

@@ -18,7 +18,7 @@ if [ ! -f $run/model/config.json ]; then
 fi
 run_ranks 2 ./smgpt-dist --config $config
 
-generate=(./smgpt-dist generate --config $config --model_path $run/stage3_t2m_sft --prompt "$prompt" --seed 1)
+generate=(./smgpt-dist generate --config "$config" --model_path "$run"/stage3_t2m_sft --prompt "$prompt" --seed 1)
 say "${generate[*]}"
 "${generate[@]}"
 say "done; the adapters, logs and packs are in $run"

@@ -11,7 +11,7 @@ mode=$1
 cd "$2"
 folders=()
 for folder in include src tests bench; do
-    [ -d $folder ] && folders+=($folder)
+    [ -d $folder ] && folders+=("$folder")
 done
 tool=${3:-clang-format}
 wanted=14
