@@ -37,9 +37,15 @@ static float *values(int64_t n)
         }                                                                                                    \
     } while (0)
 
-static double probe(int n_threads)
+/* The peak of one thread by a device of one thread, times the number of threads. */
+static double probe(const struct device_options *options, int n_threads)
 {
     const int64_t k = 192, m = 48;
+    struct device_options alone = *options;
+    struct err err = ERR_INIT;
+    alone.n_threads = 1;
+    if (ops->open(&dev, &alone, &err) != ST_OK)
+        return 0;
     float *a = values(m * k), *b = values(k * 64), *c = values(m * 64);
     double best = 1e9, s;
     for (int i = 0; i < 20; i++) {
@@ -50,7 +56,8 @@ static double probe(int n_threads)
     ops->release(dev, a);
     ops->release(dev, b);
     ops->release(dev, c);
-    return 2.0 * (double)(m * 64 * k) / best * 1e-9;
+    ops->close(dev);
+    return 2.0 * (double)(m * 64 * k) / best * 1e-9 * n_threads;
 }
 
 static void line(const char *name, double flops, double seconds, int64_t tokens, double peak)
@@ -197,11 +204,11 @@ int main(int argc, char **argv)
     int64_t t = argc > 2 ? atoi(argv[2]) : 1024;
     struct err err = ERR_INIT;
     ops = ops_by_name("cpu");
+    double peak = probe(&options, options.n_threads > 0 ? options.n_threads : cpu_count());
     if (ops->open(&dev, &options, &err) != ST_OK || t < 1) {
         fprintf(stderr, "bench_ops: %s\n", t < 1 ? "tokens must be at least 1" : err.what);
         return 2;
     }
-    double peak = probe(options.n_threads);
     printf("%s; %lld tokens; peak of a small product %.1f GFLOP/s\n", ops->describe(dev), (long long)t, peak);
     bench_weight(Q * D, H, t, dtype, peak);
     bench_weight(K * D, H, t, dtype, peak);

@@ -6,8 +6,9 @@
 
 enum {
     K_BLOCK = 768,   /* terms summed in registers before the sum is added to c */
-    ROW_BLOCK = 240, /* rows of one task at most; a multiple of all tile heights */
-    ROW_STEP = 12,
+    ROW_BLOCK = 240, /* rows of one task, about */
+    ROW_STEP = 6,    /* rows of most tiles */
+    FEW_ROWS = 32,   /* below, packing a panel costs as much as multiplying by it */
     DIRECT_ROWS = 48 /* with at most so many rows a panel that lies in rows is not worth copying */
 };
 
@@ -68,16 +69,24 @@ static void task_run(struct device *dev, int thread, struct product p, const str
     }
 }
 
-/* c = alpha a b + beta c over all rows and panels; p describes the whole, its b is taken from `right`. */
+/* Rows of a task. Each thread gets the same share of consecutive rows, as in the row operations, so that what
+ * it wrote is still in its own cache; only a handful of rows are shared out by panels alone. */
+static int64_t task_rows(const struct device *dev, int64_t m, int64_t panels)
+{
+    int64_t n_threads = dev->n_threads;
+    int64_t blocks = cpu_blocks(cpu_blocks(m, ROW_BLOCK), n_threads) * n_threads;
+    if (m < blocks * FEW_ROWS && panels >= 2 * n_threads)
+        blocks = cpu_blocks(m, ROW_BLOCK);
+    return cpu_blocks(cpu_blocks(m, blocks), ROW_STEP) * ROW_STEP;
+}
+
+/* p describes the whole, its b is taken from `right`. */
 void cpu__product(struct device *dev, const struct product *p, const struct right *right)
 {
-    int64_t panels = cpu_blocks(p->n, dev->kernels->panel), rows = ROW_BLOCK;
-    /* Enough tasks for all threads, also where there is only one panel. */
-    while (rows > ROW_STEP && panels * cpu_blocks(p->m, rows) < 4 * (int64_t)dev->n_threads)
-        rows = cpu_blocks(rows / 2, ROW_STEP) * ROW_STEP;
+    int64_t panels = cpu_blocks(p->n, dev->kernels->panel), rows = task_rows(dev, p->m, panels);
     int64_t row_blocks = cpu_blocks(p->m, rows);
     bool small = p->m * p->n * p->k < 4 * (int64_t)CPU_GRAIN;
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (!small && panels * row_blocks > 1)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (!small && panels * row_blocks > 1)
     for (int64_t task = 0; task < panels * row_blocks; task++) {
         int64_t i = task / panels * rows;
         struct product part = *p;

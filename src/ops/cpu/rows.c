@@ -15,7 +15,7 @@ void cpu__rms_norm(struct device *dev, float *y, float *inv_rms, const float *x,
                    int64_t n, float eps, float unit_offset)
 {
     const int64_t step = rows_block(dev, rows, n);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < rows)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < rows)
     for (int64_t from = 0; from < rows; from += step) {
         int64_t count = cpu_min(rows - from, step);
         dev->kernels->rms_norm(y + from * n, inv_rms != NULL ? inv_rms + from : NULL, x + from * n, w, count,
@@ -27,7 +27,7 @@ void cpu__rms_norm_back(struct device *dev, float *dx, const float *dy, const fl
                         const float *w, int64_t rows, int64_t n, float unit_offset, bool accumulate)
 {
     const int64_t step = rows_block(dev, rows, n);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < rows)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < rows)
     for (int64_t from = 0; from < rows; from += step) {
         int64_t count = cpu_min(rows - from, step);
         dev->kernels->rms_norm_back(dx + from * n, dy + from * n, x + from * n, inv_rms + from, w, count, n,
@@ -40,7 +40,7 @@ void cpu__rope(struct device *dev, float *x, int64_t n_tokens, int32_t n_heads, 
 {
     int64_t n = (int64_t)n_heads * head_dim;
     const int64_t step = rows_block(dev, n_tokens, n);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n_tokens)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n_tokens)
     for (int64_t from = 0; from < n_tokens; from += step) {
         int64_t count = cpu_min(n_tokens - from, step);
         for (int64_t t = from; t < from + count; t++)
@@ -53,7 +53,7 @@ void cpu__act_mul(struct device *dev, enum act_kind kind, float *out, const floa
                   int64_t n)
 {
     const int64_t step = rows_block(dev, n, 1);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n)
     for (int64_t from = 0; from < n; from += step) {
         int64_t count = cpu_min(n - from, step);
         dev->kernels->act_mul(kind, out + from, gate + from, up + from, count);
@@ -64,7 +64,7 @@ void cpu__act_mul_back(struct device *dev, enum act_kind kind, float *dgate, flo
                        const float *gate, const float *up, int64_t n)
 {
     const int64_t step = rows_block(dev, n, 1);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n)
     for (int64_t from = 0; from < n; from += step) {
         int64_t count = cpu_min(n - from, step);
         dev->kernels->act_mul_back(kind, dgate + from, dup + from, dout + from, gate + from, up + from,
@@ -78,7 +78,7 @@ void cpu__embed(struct device *dev, float *x, const int32_t *ids, int64_t n_toke
 {
     int64_t h = table->n_in;
     const int64_t step = rows_block(dev, n_tokens, h);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n_tokens)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n_tokens)
     for (int64_t from = 0; from < n_tokens; from += step) {
         int64_t count = cpu_min(n_tokens - from, step);
         for (int64_t t = from; t < from + count; t++) {
@@ -98,7 +98,7 @@ void cpu__embed_back(struct device *dev, float *d_new, const float *dx, const in
                      int64_t h, int64_t new_first, int64_t n_new, float scale)
 {
     const int64_t step = rows_block(dev, h, n_tokens);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < h)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < h)
     for (int64_t from = 0; from < h; from += step) {
         int64_t count = cpu_min(h - from, step);
         for (int64_t t = 0; t < n_tokens; t++) {
@@ -113,7 +113,7 @@ void cpu__gather_rows(struct device *dev, float *dst, const float *src, const in
                       int64_t n)
 {
     const int64_t step = rows_block(dev, rows, n);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < rows)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < rows)
     for (int64_t from = 0; from < rows; from += step) {
         int64_t count = cpu_min(rows - from, step);
         for (int64_t r = from; r < from + count; r++)
@@ -125,7 +125,7 @@ void cpu__scatter_add_rows(struct device *dev, float *dst, const float *src, con
                            int64_t rows, int64_t n)
 {
     const int64_t step = rows_block(dev, rows, n);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < rows)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < rows)
     for (int64_t from = 0; from < rows; from += step) {
         int64_t count = cpu_min(rows - from, step);
         for (int64_t r = from; r < from + count; r++)
@@ -137,7 +137,7 @@ void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int
                         int64_t n_rows, int64_t v, float grad_scale)
 {
     const int64_t step = rows_block(dev, n_rows, v);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n_rows)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n_rows)
     for (int64_t from = 0; from < n_rows; from += step) {
         int64_t count = cpu_min(n_rows - from, step);
         for (int64_t r = from; r < from + count; r++)
@@ -148,7 +148,7 @@ void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int
 void cpu__add(struct device *dev, float *dst, const float *src, int64_t n)
 {
     const int64_t step = rows_block(dev, n, 1);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n)
     for (int64_t from = 0; from < n; from += step) {
         int64_t count = cpu_min(n - from, step);
         dev->kernels->add(dst + from, src + from, count);
@@ -159,7 +159,7 @@ void cpu__adamw(struct device *dev, float *p, const float *g, float *m, float *v
                 const struct adamw *a)
 {
     const int64_t step = rows_block(dev, n, 1);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (step < n)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n)
     for (int64_t from = 0; from < n; from += step) {
         int64_t count = cpu_min(n - from, step);
         dev->kernels->adamw(p + from, g + from, m + from, v + from, count, a);
