@@ -51,8 +51,12 @@ void torch_file_close(struct torch_file *f);
 /* Lookup in a dict by string / int key; NULL if absent or not a dict. */
 const struct value *value_get(const struct value *dict, const char *key);
 const struct value *value_get_int(const struct value *dict, int64_t key);
-/* Number of either kind as double. */
+/* Integer, float or a tensor of one element as double. */
 bool value_number(const struct value *v, double *out);
+/* The root as named tensors (adapter_model.bin): views, valid until the file is closed; sorted by name.
+ * ST_INPUT when it is no dict of tensors. `path` is for messages. */
+enum status torch_file_tensors(const struct torch_file *f, const char *path, struct tensor_list *out,
+                               struct err *err);
 
 /* Writing: the values are emitted in the order of the calls, as a pickle with its tensors in a zip. */
 struct torch_writer;

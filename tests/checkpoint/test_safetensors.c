@@ -1,5 +1,5 @@
 #include "checkpoint/safetensors.h"
-#include "scratch.h"
+#include "fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,13 +12,13 @@
 
 static int setup(void **state)
 {
-    scratch_make();
+    fixture_make();
     return 0;
 }
 
 static int teardown(void **state)
 {
-    scratch_remove();
+    fixture_remove();
     return 0;
 }
 
@@ -33,9 +33,9 @@ static const char *put_file(const char *name, const char *header, size_t n_data)
     for (size_t i = 0; i < n_data; i++)
         buf_append(&b, "\7", 1, &err);
     assert_int_equal(err.status, ST_OK);
-    scratch_write(name, b.data, b.n_bytes);
+    fixture_write(name, b.data, b.n_bytes);
     buf_release(&b);
-    return scratch_path(name);
+    return fixture_path(name);
 }
 
 static void round_trip(void **state)
@@ -49,7 +49,7 @@ static void round_trip(void **state)
     assert_int_equal(tensor_list_add(&list, "a", DT_BF16, 1, (int64_t[]){3}, h, &err), ST_OK);
     assert_int_equal(tensor_list_add(&list, "m\"\\\n\xc3\xa4", DT_I64, 0, NULL, i, &err), ST_OK);
     assert_int_equal(tensor_list_add(&list, "empty", DT_F32, 2, (int64_t[]){0, 9}, a, &err), ST_OK);
-    const char *path = scratch_path("x.safetensors");
+    const char *path = fixture_path("x.safetensors");
     umask(022);
     assert_int_equal(safetensors_write(path, &list, &err), ST_OK);
     struct stat st;
@@ -57,7 +57,7 @@ static void round_trip(void **state)
     assert_int_equal(st.st_mode & 0777, 0644);
 
     struct buf bytes = BUF_INIT;
-    scratch_read(path, &bytes);
+    fixture_read(path, &bytes);
     static const char wanted[] =
         "{\"__metadata__\":{\"format\":\"pt\"},"
         "\"m\\\"\\\\\\n\xc3\xa4\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
@@ -94,13 +94,13 @@ static void write_refuses(void **state)
     struct tensor_list list = TENSOR_LIST_INIT;
     tensor_list_add(&list, "x", DT_F32, 0, NULL, &a, &err);
     tensor_list_add(&list, "x", DT_F16, 0, NULL, &a, &err);
-    enum status status = safetensors_write(scratch_path("twice"), &list, &err);
+    enum status status = safetensors_write(fixture_path("twice"), &list, &err);
     expect_error(status, ST_DEFECT, &err, "two tensors named \"x\"");
-    assert_false(file_exists(scratch_path("twice")));
+    assert_false(file_exists(fixture_path("twice")));
     tensor_list_release(&list);
     err = (struct err)ERR_INIT;
     tensor_list_add(&list, "x\xff", DT_F32, 0, NULL, &a, &err);
-    status = safetensors_write(scratch_path("latin"), &list, &err);
+    status = safetensors_write(fixture_path("latin"), &list, &err);
     expect_error(status, ST_DEFECT, &err, "no UTF-8");
     tensor_list_release(&list);
 }
@@ -214,13 +214,13 @@ static void bad_files(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct safetensors s;
         struct err err = ERR_INIT;
-        scratch_write("bad", cases[i].data, cases[i].n_bytes);
-        enum status status = safetensors_open(&s, scratch_path("bad"), &err);
+        fixture_write("bad", cases[i].data, cases[i].n_bytes);
+        enum status status = safetensors_open(&s, fixture_path("bad"), &err);
         expect_error(status, ST_INPUT, &err, cases[i].message);
     }
     struct safetensors s;
     struct err err = ERR_INIT;
-    expect_error(safetensors_open(&s, scratch_path("missing"), &err), ST_INPUT, &err, "missing");
+    expect_error(safetensors_open(&s, fixture_path("missing"), &err), ST_INPUT, &err, "missing");
 }
 
 static void model_shards(void **state)
@@ -252,10 +252,10 @@ static void model_shards(void **state)
         {"version https://git-lfs", "index.json"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        scratch_write("model.safetensors.index.json", cases[i].index, strlen(cases[i].index));
+        fixture_write("model.safetensors.index.json", cases[i].index, strlen(cases[i].index));
         struct safetensors s;
         struct err err = ERR_INIT;
-        enum status status = safetensors_open_model(&s, scratch_path(""), &err);
+        enum status status = safetensors_open_model(&s, fixture_path(""), &err);
         if (cases[i].message) {
             expect_error(status, ST_INPUT, &err, cases[i].message);
             continue;
@@ -270,7 +270,7 @@ static void model_shards(void **state)
     put_file("model.safetensors", "{}", 0); /* comes before the index */
     struct safetensors s;
     struct err err = ERR_INIT;
-    assert_int_equal(safetensors_open_model(&s, scratch_path(""), &err), ST_OK);
+    assert_int_equal(safetensors_open_model(&s, fixture_path(""), &err), ST_OK);
     assert_int_equal(s.tensors.n_items, 0);
     safetensors_close(&s);
 }
@@ -279,11 +279,11 @@ static void model_without_weights(void **state)
 {
     struct safetensors s;
     struct err err = ERR_INIT;
-    enum status status = safetensors_open_model(&s, scratch_path(""), &err);
+    enum status status = safetensors_open_model(&s, fixture_path(""), &err);
     expect_error(status, ST_INPUT, &err, "no model.safetensors and no model.safetensors.index.json");
-    scratch_write("pytorch_model.bin", "PK", 2);
+    fixture_write("pytorch_model.bin", "PK", 2);
     err = (struct err)ERR_INIT;
-    status = safetensors_open_model(&s, scratch_path(""), &err);
+    status = safetensors_open_model(&s, fixture_path(""), &err);
     expect_error(status, ST_INPUT, &err, "no model.safetensors");
     assert_non_null(strstr(err.hint, "pytorch_model.bin"));
 }
@@ -303,10 +303,10 @@ static void golden_adapter(void **state)
         struct safetensors s;
         struct err err = ERR_INIT;
         assert_int_equal(safetensors_open(&s, path, &err), ST_OK);
-        assert_int_equal(safetensors_write(scratch_path("copy"), &s.tensors, &err), ST_OK);
+        assert_int_equal(safetensors_write(fixture_path("copy"), &s.tensors, &err), ST_OK);
         struct buf theirs = BUF_INIT, ours = BUF_INIT;
-        scratch_read(path, &theirs);
-        scratch_read(scratch_path("copy"), &ours);
+        fixture_read(path, &theirs);
+        fixture_read(fixture_path("copy"), &ours);
         assert_int_equal(theirs.n_bytes, ours.n_bytes);
         assert_memory_equal(theirs.data, ours.data, ours.n_bytes);
         buf_release(&theirs);
@@ -334,18 +334,18 @@ static void damaged_files(void **state)
         snprintf(name, sizeof name, "layer.%d.weight", i);
         tensor_list_add(&list, name, i % 2 ? DT_F32 : DT_BF16, 2, (int64_t[]){i, 5}, a, &err);
     }
-    assert_int_equal(safetensors_write(scratch_path("base"), &list, &err), ST_OK);
+    assert_int_equal(safetensors_write(fixture_path("base"), &list, &err), ST_OK);
     tensor_list_release(&list);
     struct buf base = BUF_INIT, copy = BUF_INIT;
-    scratch_read(scratch_path("base"), &base);
+    fixture_read(fixture_path("base"), &base);
     int n_refused = 0;
     volatile unsigned sum = 0;
     for (unsigned round = 0; round < 4000; round++) {
         damage(&copy, &base, round);
-        scratch_write("damaged", copy.data, copy.n_bytes);
+        fixture_write("damaged", copy.data, copy.n_bytes);
         struct safetensors s;
         err = (struct err)ERR_INIT;
-        if (safetensors_open(&s, scratch_path("damaged"), &err) != ST_OK) {
+        if (safetensors_open(&s, fixture_path("damaged"), &err) != ST_OK) {
             assert_int_equal(err.status, ST_INPUT);
             n_refused++;
             continue;

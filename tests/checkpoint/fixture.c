@@ -1,4 +1,5 @@
-#include "scratch.h"
+#include "fixture.h"
+#include "support/scratch.h"
 #include "util/rng.h"
 
 #include <setjmp.h>
@@ -9,41 +10,33 @@
 
 #include <cmocka.h>
 
-static char directory[PATH_BYTES];
+static struct scratch scratch;
 
-const char *scratch_make(void)
+const char *fixture_make(void)
 {
-    const char *base = getenv("TMPDIR");
-    snprintf(directory, sizeof directory, "%.4000s/smgpt-test-XXXXXX", base && *base ? base : P_tmpdir);
-    assert_non_null(mkdtemp(directory));
-    return directory;
+    scratch_open(&scratch);
+    return scratch.dir;
 }
 
-void scratch_remove(void)
+void fixture_remove(void)
 {
-    struct err err = ERR_INIT;
-    assert_int_equal(dir_remove(directory, &err), ST_OK);
+    scratch_close(&scratch);
 }
 
-const char *scratch_path(const char *name)
+const char *fixture_path(const char *name)
 {
-    static char paths[8][PATH_BYTES];
-    static int next;
-    char *path = paths[next++ % 8];
-    struct err err = ERR_INIT;
-    assert_int_equal(path_join(path, directory, name, &err), ST_OK);
-    return path;
+    return scratch_path(&scratch, name);
 }
 
-void scratch_write(const char *name, const void *data, size_t n_bytes)
+void fixture_write(const char *name, const void *data, size_t n_bytes)
 {
-    FILE *f = fopen(scratch_path(name), "wb");
+    FILE *f = fopen(fixture_path(name), "wb");
     assert_non_null(f);
     assert_int_equal(n_bytes ? fwrite(data, 1, n_bytes, f) : 0, n_bytes);
     assert_int_equal(fclose(f), 0);
 }
 
-void scratch_read(const char *path, struct buf *out)
+void fixture_read(const char *path, struct buf *out)
 {
     struct err err = ERR_INIT;
     assert_int_equal(file_read(path, (size_t)1 << 30, out, &err), ST_OK);

@@ -1,17 +1,17 @@
 /* What the tests of this room share: a directory that goes away, files in it, damaged copies, shared data. */
-#ifndef SMGPT_TESTS_CHECKPOINT_SCRATCH_H
-#define SMGPT_TESTS_CHECKPOINT_SCRATCH_H
+#ifndef SMGPT_TESTS_CHECKPOINT_FIXTURE_H
+#define SMGPT_TESTS_CHECKPOINT_FIXTURE_H
 
 #include "util/err.h"
 #include "util/file.h"
 
-/* A fresh directory; its path is valid until scratch_remove. Fails the test on error. */
-const char *scratch_make(void);
-void scratch_remove(void);
-/* "<scratch>/<name>" in one of a few rotating buffers. */
-const char *scratch_path(const char *name);
-void scratch_write(const char *name, const void *data, size_t n_bytes);
-void scratch_read(const char *path, struct buf *out);
+/* A fresh directory; its path is valid until fixture_remove. Fails the test on error. */
+const char *fixture_make(void);
+void fixture_remove(void);
+/* "<directory>/<name>", valid until the fourth next call. */
+const char *fixture_path(const char *name);
+void fixture_write(const char *name, const void *data, size_t n_bytes);
+void fixture_read(const char *path, struct buf *out);
 
 /* Directory of reference data, or NULL when there is none: $SMGPT_SHARED, else ../shared beside the sources.
  */
