@@ -106,7 +106,7 @@ enum status data__stream_open(struct json_stream *s, const char *path, struct er
     s->data = malloc(s->capacity);
     if (!s->data)
         return err_memory(err, "a window of the data set", s->capacity);
-    int c;
+    int c = 0;
     TRY(stream_peek(s, &c, err));
     if (c != '[')
         return not_an_array(s, c, err);
@@ -166,7 +166,7 @@ static enum status stream_object(struct json_stream *s, struct json_span *span, 
 /* Behind the closing bracket nothing may come. */
 static enum status stream_finish(struct json_stream *s, struct err *err)
 {
-    int c;
+    int c = 0;
     s->at++;
     TRY(stream_peek(s, &c, err));
     if (c >= 0)
@@ -177,7 +177,7 @@ static enum status stream_finish(struct json_stream *s, struct err *err)
 
 enum status data__stream_next(struct json_stream *s, struct json_span *span, bool *end, struct err *err)
 {
-    int c;
+    int c = 0;
     *end = false;
     TRY(stream_peek(s, &c, err));
     if (c == ']') {
