@@ -29,7 +29,8 @@ static uint32_t load_be32(const unsigned char *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* Section 6.2.2, with a..h in s[0..7]. */
+/* Section 6.2.2. Instead of moving a..h down by one each round, the names move: in round t the letter number
+ * k is s[(k - t) mod 8], and the new a takes the place of the old h. Unrolled, all places are registers. */
 static void compress_plain(uint32_t state[8], const unsigned char *block)
 {
     uint32_t w[64], s[8];
@@ -41,15 +42,15 @@ static void compress_plain(uint32_t state[8], const unsigned char *block)
         w[t] = s1 + w[t - 7] + s0 + w[t - 16];
     }
     memcpy(s, state, sizeof s);
-    for (int t = 0; t < 64; t++) {
-        uint32_t big1 = rotate(s[4], 6) ^ rotate(s[4], 11) ^ rotate(s[4], 25);
-        uint32_t choose = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        uint32_t t1 = s[7] + big1 + choose + util__sha256_k[t] + w[t];
-        uint32_t big0 = rotate(s[0], 2) ^ rotate(s[0], 13) ^ rotate(s[0], 22);
-        uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        memmove(s + 1, s, 7 * sizeof s[0]);
-        s[4] += t1;
-        s[0] = t1 + big0 + majority;
+#pragma GCC unroll 64
+    for (unsigned t = 0; t < 64; t++) {
+        uint32_t a = s[(0 - t) & 7], b = s[(1 - t) & 7], c = s[(2 - t) & 7];
+        uint32_t e = s[(4 - t) & 7], f = s[(5 - t) & 7], g = s[(6 - t) & 7];
+        uint32_t big1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+        uint32_t t1 = s[(7 - t) & 7] + big1 + ((e & f) ^ (~e & g)) + util__sha256_k[t] + w[t];
+        uint32_t big0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+        s[(3 - t) & 7] += t1;
+        s[(7 - t) & 7] = t1 + big0 + ((a & b) ^ (a & c) ^ (b & c));
     }
     for (int i = 0; i < 8; i++)
         state[i] += s[i];

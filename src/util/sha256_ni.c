@@ -1,5 +1,5 @@
-/* SHA-256 with the processor's SHA instructions (Intel, "SHA extensions", 2013); about six times the plain
- * version. Other processors keep the plain one. */
+/* SHA-256 with the processor's SHA instructions (Intel, "SHA extensions", 2013); several times the speed
+ * of the plain version. Other processors keep the plain one. */
 #include "util_internal.h"
 
 #if defined(__x86_64__)
