@@ -395,7 +395,11 @@ static enum status check_eval(struct golden *g, struct err *err)
 static enum status greedy_case(struct golden *g, const json_t *c, struct err *err)
 {
     const json_t *want = json_object_get(c, "tokens");
-    struct sampler s = {.greedy = true, .max_new_tokens = (int32_t)json_array_size(want)};
+    struct sampler s = {.greedy = true,
+                        .temperature = 1,
+                        .top_p = 1,
+                        .repetition_penalty = 1,
+                        .max_new_tokens = (int32_t)json_array_size(want)};
     struct ids in = IDS_INIT, out = IDS_INIT;
     double logprob = 0;
     enum status st = list_to_ids(json_object_get(c, "prompt"), &in, err);
