@@ -1,0 +1,322 @@
+/* optimizer.pt of torch's AdamW (plain or fused), as Trainer or Unsloth wrote it. */
+#include "checkpoint/state.h"
+#include "checkpoint/torch_file.h"
+#include "checkpoint_internal.h"
+#include "util/log.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct reader {
+    const char *path;
+    const struct value *state, *groups;
+    struct optimizer_state *out;
+    int n_params;
+    int64_t *ids;                /* [n_params] key of the state's entry for file position k */
+    const struct value **values; /* [n_params] entry of file position k; NULL: no state yet */
+    int *order;                  /* [n_params] our parameter at file position k */
+    int64_t *offsets;            /* [n_params] of our parameters */
+};
+
+static bool is_true(const struct value *dict, const char *key)
+{
+    const struct value *v = value_get(dict, key);
+    return v && v->kind == VALUE_BOOL && v->boolean;
+}
+
+/* Optimizers known by what they store, for the message. */
+static enum status check_kind(const struct reader *r, const struct value *entry, int64_t id, struct err *err)
+{
+    static const struct {
+        const char *key, *name;
+    } kinds[] = {
+        {"__bnb_optimizer_quant_state__", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
+        {"state1", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
+        {"exp_avg_sq_row", "Adafactor"},
+        {"momentum_buffer", "SGD or Muon"},
+        {"exp_inf", "Adamax"},
+        {"exp_avg_res_row", "CAME"},
+        {"projector", "GaLore"},
+    };
+    if (entry->kind != VALUE_DICT)
+        return err_set(err, ST_INPUT, "\"%s\": the state of parameter %" PRId64 " is no dict", r->path, id);
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !name; i++) {
+        if (value_get(entry, kinds[i].key))
+            name = kinds[i].name;
+    }
+    bool has_m = value_get(entry, "exp_avg") != NULL, has_v = value_get(entry, "exp_avg_sq") != NULL;
+    if (!name && has_m != has_v)
+        name = has_m ? "Lion or another optimizer without exp_avg_sq" : "an optimizer without exp_avg";
+    if (!name && entry->dict.n > 0 && !has_m)
+        name = "an unknown optimizer";
+    if (!name)
+        return ST_OK;
+    err_set(err, ST_INPUT, "\"%s\" is of %s; only torch's AdamW is read", r->path, name);
+    return err_hint(err, "write the checkpoint with optim=adamw_torch, or start from its adapter with new "
+                         "moments");
+}
+
+static enum status group_number(const struct reader *r, const struct value *group, const char *key,
+                                double min, double max, double *out, struct err *err)
+{
+    const struct value *v = value_get(group, key);
+    if (!v || !value_number(v, out))
+        return err_set(err, ST_INPUT, "\"%s\": the parameter group has no number \"%s\"", r->path, key);
+    if (!(*out >= min && *out <= max))
+        return err_set(err, ST_INPUT, "\"%s\": \"%s\" is %g, allowed are %g to %g", r->path, key, *out, min,
+                       max);
+    return ST_OK;
+}
+
+static enum status read_numbers(struct reader *r, const struct value *group, struct err *err)
+{
+    struct optimizer_state *s = r->out;
+    TRY(group_number(r, group, "lr", 0, 1e6, &s->lr, err));
+    TRY(group_number(r, group, "eps", 0, 1, &s->eps, err));
+    TRY(group_number(r, group, "weight_decay", 0, 1e6, &s->weight_decay, err));
+    s->initial_lr = s->lr;
+    if (value_get(group, "initial_lr"))
+        TRY(group_number(r, group, "initial_lr", 0, 1e6, &s->initial_lr, err));
+    const struct value *betas = value_get(group, "betas");
+    if (!betas || (betas->kind != VALUE_TUPLE && betas->kind != VALUE_LIST) || betas->list.n != 2 ||
+        !value_number(betas->list.items[0], &s->beta1) || !value_number(betas->list.items[1], &s->beta2) ||
+        !(s->beta1 >= 0 && s->beta1 < 1) || !(s->beta2 >= 0 && s->beta2 < 1))
+        return err_set(err, ST_INPUT, "\"%s\": the parameter group has no usable \"betas\"", r->path);
+    return ST_OK;
+}
+
+/* Adds the group's ids to r->ids. */
+static enum status read_group(struct reader *r, size_t index, int *n_ids, struct err *err)
+{
+    const struct value *group = r->groups->list.items[index], *params = value_get(group, "params");
+    if (!params || params->kind != VALUE_LIST)
+        return err_set(err, ST_INPUT, "\"%s\": parameter group %zu has no list \"params\"", r->path, index);
+    if (is_true(group, "amsgrad") || is_true(group, "maximize"))
+        return err_set(err, ST_INPUT, "\"%s\": %s is set, which is not supported", r->path,
+                       is_true(group, "amsgrad") ? "amsgrad" : "maximize");
+    for (size_t i = 0; i < params->list.n; i++) {
+        const struct value *id = params->list.items[i];
+        if (id->kind != VALUE_INT)
+            return err_set(err, ST_INPUT, "\"%s\": parameter group %zu: item %zu is no integer", r->path,
+                           index, i);
+        if (*n_ids < r->n_params)
+            r->ids[*n_ids] = id->integer;
+        ++*n_ids;
+    }
+    return ST_OK;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static enum status check_ids(const struct reader *r, int n_ids, struct err *err)
+{
+    if (n_ids != r->n_params) {
+        err_set(err, ST_INPUT, "\"%s\" is for %d parameters, the adapter has %d", r->path, n_ids,
+                r->n_params);
+        return err_hint(err, "rank, target modules or new rows differ from the run that wrote it");
+    }
+    int64_t *sorted = malloc(((size_t)n_ids + 1) * sizeof *sorted);
+    if (!sorted)
+        return err_memory(err, "parameter numbers", (size_t)n_ids * sizeof *sorted);
+    memcpy(sorted, r->ids, (size_t)n_ids * sizeof *sorted);
+    qsort(sorted, (size_t)n_ids, sizeof *sorted, by_id);
+    enum status status = ST_OK;
+    for (int i = 1; i < n_ids && status == ST_OK; i++) {
+        if (sorted[i] == sorted[i - 1])
+            status = err_set(err, ST_INPUT, "\"%s\": parameter %" PRId64 " is in the groups twice", r->path,
+                             sorted[i]);
+    }
+    free(sorted);
+    return status;
+}
+
+/* Entries by file position; an entry that no group names would be lost without a word. */
+static enum status find_entries(struct reader *r, struct err *err)
+{
+    size_t n_found = 0;
+    for (int k = 0; k < r->n_params; k++) {
+        const struct value *entry = value_get_int(r->state, r->ids[k]);
+        if (!entry)
+            continue;
+        n_found++;
+        TRY(check_kind(r, entry, r->ids[k], err));
+        if (entry->dict.n > 0 && value_get(entry, "exp_avg"))
+            r->values[k] = entry;
+    }
+    if (n_found != r->state->dict.n)
+        return err_set(err, ST_INPUT, "\"%s\": it has state for %zu parameters that no group names", r->path,
+                       r->state->dict.n - n_found);
+    return ST_OK;
+}
+
+static bool same_shape(const struct value *v, const struct tensor *p)
+{
+    return v && v->kind == VALUE_TENSOR && v->tensor.n_dims == p->n_dims &&
+           memcmp(v->tensor.dims, p->dims, (size_t)p->n_dims * sizeof *p->dims) == 0;
+}
+
+/* First file position whose shapes do not fit the order; n_params if all do. */
+static int first_misfit(const struct reader *r)
+{
+    for (int k = 0; k < r->n_params; k++) {
+        const struct tensor *p = &r->out->params->items[r->order[k]];
+        if (r->values[k] && (!same_shape(value_get(r->values[k], "exp_avg"), p) ||
+                             !same_shape(value_get(r->values[k], "exp_avg_sq"), p)))
+            return k;
+    }
+    return r->n_params;
+}
+
+static bool is_embedding(const struct tensor *p)
+{
+    return strstr(p->name, "embed_tokens.") || strstr(p->name, "lm_head.");
+}
+
+/* Unsloth with an embedding learning rate: LoRA in the first group, rows of embedding and head in the second.
+ * Returns the number of LoRA parameters. */
+static int order_lora_first(struct reader *r)
+{
+    int k = 0, n_lora;
+    for (int i = 0; i < r->n_params; i++) {
+        if (!is_embedding(&r->out->params->items[i]))
+            r->order[k++] = i;
+    }
+    n_lora = k;
+    for (int i = 0; i < r->n_params; i++) {
+        if (is_embedding(&r->out->params->items[i]))
+            r->order[k++] = i;
+    }
+    return n_lora;
+}
+
+static void shape_text(const struct value *v, char text[96])
+{
+    size_t at = 0;
+    text[0] = '\0';
+    if (!v || v->kind != VALUE_TENSOR)
+        return;
+    for (int i = 0; i < v->tensor.n_dims; i++)
+        at += (size_t)snprintf(text + at, 96 - at, "%s%" PRId64, i ? "," : "", v->tensor.dims[i]);
+}
+
+static enum status choose_order(struct reader *r, int n_first_group, struct err *err)
+{
+    if (n_first_group < r->n_params && order_lora_first(r) == n_first_group && first_misfit(r) == r->n_params)
+        return ST_OK;
+    for (int k = 0; k < r->n_params; k++)
+        r->order[k] = k;
+    int k = first_misfit(r);
+    if (k == r->n_params)
+        return ST_OK;
+    const struct value *m = value_get(r->values[k], "exp_avg");
+    char theirs[96], ours[96];
+    struct value wanted = {.kind = VALUE_TENSOR, .tensor = r->out->params->items[k]};
+    shape_text(same_shape(m, &wanted.tensor) ? value_get(r->values[k], "exp_avg_sq") : m, theirs);
+    shape_text(&wanted, ours);
+    err_set(err, ST_INPUT, "\"%s\": moments of parameter %d have shape [%s], \"%s\" has [%s]", r->path, k,
+            theirs, wanted.tensor.name, ours);
+    return err_hint(err, "rank, target modules or new rows differ from the run that wrote it");
+}
+
+/* One moment of one parameter, widened to float32. A value that no run can have would spoil the next step. */
+static enum status read_moment(const struct reader *r, int k, const char *key, bool is_square, float *out,
+                               struct err *err)
+{
+    const struct tensor *t = &value_get(r->values[k], key)->tensor;
+    const char *name = r->out->params->items[r->order[k]].name;
+    int64_t n = tensor_count(t);
+    if (!dtype_to_f32(t->dtype, t->data, out, (size_t)n))
+        return err_set(err, ST_INPUT, "\"%s\": %s of \"%s\" is %s, not a floating type", r->path, key, name,
+                       dtype_name(t->dtype));
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(out[i]) || (is_square && out[i] < 0))
+            return err_set(err, ST_INPUT, "\"%s\": %s of \"%s\" has the value %g at %" PRId64, r->path, key,
+                           name, (double)out[i], i);
+    }
+    return ST_OK;
+}
+
+static enum status read_moments(struct reader *r, float *m, float *v, struct err *err)
+{
+    double lowest = INFINITY, highest = 0;
+    for (int k = 0; k < r->n_params; k++) {
+        if (!r->values[k])
+            continue;
+        double step = -1;
+        if (!value_number(value_get(r->values[k], "step"), &step) || !(step >= 0 && step < 1e15) ||
+            step != floor(step))
+            return err_set(err, ST_INPUT, "\"%s\": parameter %d has no usable \"step\"", r->path, k);
+        lowest = fmin(lowest, step);
+        highest = fmax(highest, step);
+        TRY(read_moment(r, k, "exp_avg", false, m + r->offsets[r->order[k]], err));
+        TRY(read_moment(r, k, "exp_avg_sq", true, v + r->offsets[r->order[k]], err));
+    }
+    if (lowest < highest)
+        log_warn("\"%s\": the parameters' steps differ (%.0f to %.0f); %.0f is taken for all", r->path,
+                 lowest, highest, highest);
+    r->out->step = (int64_t)highest;
+    return ST_OK;
+}
+
+static enum status read_root(struct reader *r, const struct value *root, float *m, float *v, struct err *err)
+{
+    r->state = value_get(root, "state");
+    r->groups = value_get(root, "param_groups");
+    if (!r->state || r->state->kind != VALUE_DICT || !r->groups || r->groups->kind != VALUE_LIST ||
+        r->groups->list.n == 0)
+        return err_set(err, ST_INPUT, "\"%s\" holds no optimizer (state and param_groups)", r->path);
+    int n_ids = 0, n_first_group = 0;
+    for (size_t g = 0; g < r->groups->list.n; g++) {
+        TRY(read_group(r, g, &n_ids, err));
+        if (g == 0)
+            n_first_group = n_ids;
+    }
+    TRY(check_ids(r, n_ids, err));
+    TRY(find_entries(r, err));
+    TRY(read_numbers(r, r->groups->list.items[0], err));
+    TRY(choose_order(r, n_first_group, err));
+    return read_moments(r, m, v, err);
+}
+
+/* Sizes of our parameters; clears the moments, since absent entries are zero. */
+static enum status prepare(struct reader *r, float *m, float *v, struct err *err)
+{
+    size_t n = (size_t)r->n_params + 1;
+    r->ids = calloc(n, sizeof *r->ids);
+    r->values = calloc(n, sizeof *r->values);
+    r->order = calloc(n, sizeof *r->order);
+    r->offsets = calloc(n, sizeof *r->offsets);
+    if (!r->ids || !r->values || !r->order || !r->offsets)
+        return err_memory(err, "an optimizer's tables", n * 32);
+    int64_t offset = 0;
+    for (int i = 0; i < r->n_params; i++) {
+        r->offsets[i] = offset;
+        offset += tensor_count(&r->out->params->items[i]);
+    }
+    memset(m, 0, (size_t)offset * sizeof *m);
+    memset(v, 0, (size_t)offset * sizeof *v);
+    return ST_OK;
+}
+
+enum status optimizer_read(const char *path, struct optimizer_state *s, float *m, float *v, struct err *err)
+{
+    struct reader r = {.path = path, .out = s, .n_params = s->params->n_items};
+    struct torch_file f;
+    TRY(torch_file_open(&f, path, err));
+    enum status status = prepare(&r, m, v, err);
+    if (status == ST_OK)
+        status = read_root(&r, f.root, m, v, err);
+    free(r.ids);
+    free(r.values);
+    free(r.order);
+    free(r.offsets);
+    torch_file_close(&f);
+    return status;
+}
