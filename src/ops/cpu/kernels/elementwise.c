@@ -12,6 +12,13 @@ static inline float sigmoid(float x)
 {
     return 1.0f / (1.0f + exp_f32(-x));
 }
+/* Also s (1 - s), without taking the difference: near s = 1 it would have no digits left. */
+static inline float sigmoid_slope(float x, float *slope)
+{
+    float e = exp_f32(-x), s = 1.0f / (1.0f + e);
+    *slope = s * ((e > 1e30f ? 1e30f : e) * s);
+    return s;
+}
 
 void KERNEL(act_mul)(enum act_kind kind, float *out, const float *gate, const float *up, int64_t n)
 {
@@ -28,15 +35,18 @@ void KERNEL(act_mul_back)(enum act_kind kind, float *dgate, float *dup, const fl
 {
     if (kind == ACT_SILU)
         for (int64_t i = 0; i < n; i++) {
-            float x = gate[i], u = up[i], d = dout[i], s = sigmoid(x);
-            dgate[i] = d * u * (s * (1.0f + x * (1.0f - s)));
+            float x = gate[i], u = up[i], d = dout[i], slope, s = sigmoid_slope(x, &slope);
+            dgate[i] = d * u * FMA(x, slope, s);
             dup[i] = d * (x * s);
         }
     else
         for (int64_t i = 0; i < n; i++) {
-            float x = gate[i], u = up[i], d = dout[i], s = sigmoid(twice_u(x));
-            float slope = 1.59576912f * (1.0f + 0.134145f * x * x); /* of 2 u */
-            dgate[i] = d * u * (s + x * s * (1.0f - s) * slope);
+            float x = gate[i], u = up[i], d = dout[i], slope, s = sigmoid_slope(twice_u(x), &slope);
+            /* Beyond 30 the slope is 0; cut there, so that it does not meet an infinity. */
+            float near = x < -30.0f ? -30.0f : x;
+            near = near > 30.0f ? 30.0f : near;
+            float inner = 1.59576912f * FMA(0.134145f * near, near, 1.0f); /* derivative of 2 u */
+            dgate[i] = d * u * FMA(near * slope, inner, s);
             dup[i] = d * (x * s);
         }
 }

@@ -83,7 +83,8 @@ static inline float bits_float(int32_t i)
 
 /* exp(x) within one unit in the last place: x = n ln 2 + r with |r| <= ln(2) / 2, the series of exp(r) to r^7
  * (its rest is below 6e-9), times 2^n in two factors so that denormal and infinite results come out. NaN
- * stays NaN. */
+ * stays NaN. ln 2 is cut in two: the first part has so few bits that t = x - n first is exact, and 1 + t is
+ * kept with what its rounding lost, because two more roundings there would cost the promised unit. */
 static inline float exp_f32(float x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, which its low bits show */
@@ -91,18 +92,18 @@ static inline float exp_f32(float x)
     c = c > 90.0f ? 90.0f : c;
     float shifted = FMA(c, 1.44269504f, magic);
     float n = shifted - magic;
-    float r = FMA(n, -0.693359375f, c); /* ln 2 in two parts; the first has few bits: its product is exact */
-    r = FMA(n, 2.12194440e-4f, r);
+    float t = FMA(n, -0.693359375f, c), rest = n * 2.12194440e-4f, r = t + rest;
     float p = 1.98412698e-4f;
     p = FMA(p, r, 1.38888889e-3f);
     p = FMA(p, r, 8.33333333e-3f);
     p = FMA(p, r, 4.16666667e-2f);
     p = FMA(p, r, 1.66666667e-1f);
     p = FMA(p, r, 0.5f);
-    p = FMA(p * r, r, r) + 1.0f;
+    float high = 1.0f + t, lost = t - (high - 1.0f);
+    float value = high + (FMA(p * r, r, rest) + lost);
     int32_t e = float_bits(shifted) - 0x4b400000;
     int32_t half = e >> 1;
-    return p * bits_float((half + 127) << 23) * bits_float((e - half + 127) << 23);
+    return value * bits_float((half + 127) << 23) * bits_float((e - half + 127) << 23);
 }
 
 #endif
