@@ -15,6 +15,7 @@ fail() {
     echo "  stdout: $(head -c 400 out)" >&2
     echo "  stderr: $(head -c 800 err)" >&2
     bad=$((bad + 1))
+    [ "$bad" -lt 20 ] || finish
 }
 
 # run CODE ARGS...: runs the program, stdin from ./in when it is there; output to ./out, errors to ./err
