@@ -43,13 +43,13 @@ float optimizer__clip(float norm, double max_norm)
 void optimizer__update(struct optimizer *opt, const struct train_options *o, float *values, const float *grad,
                        double lr, float clip, int64_t t)
 {
-    const struct adamw a = {.lr = (float)lr,
-                            .beta1 = (float)o->adam_beta1,
-                            .beta2 = (float)o->adam_beta2,
-                            .eps = (float)o->adam_epsilon,
-                            .weight_decay = (float)o->weight_decay,
-                            .bias1 = (float)(1 - pow(o->adam_beta1, (double)t)),
-                            .bias2_sqrt = (float)sqrt(1 - pow(o->adam_beta2, (double)t)),
+    const struct adamw a = {.lr = lr,
+                            .beta1 = o->adam_beta1,
+                            .beta2 = o->adam_beta2,
+                            .eps = o->adam_epsilon,
+                            .weight_decay = o->weight_decay,
+                            .bias1 = 1 - pow(o->adam_beta1, (double)t),
+                            .bias2_sqrt = sqrt(1 - pow(o->adam_beta2, (double)t)),
                             .grad_scale = clip};
     opt->ops->adamw(opt->dev, values, grad, opt->m, opt->v, opt->params->n_values, &a);
 }
