@@ -156,13 +156,7 @@ static enum status add_target(struct lora_config *lora, const char *name, size_t
 enum status lora_from_options(struct lora_config *lora, const struct options *o, struct err *err)
 {
     *lora = (struct lora_config){.r = (int32_t)o->lora_r, .alpha = o->lora_alpha};
-    for (const char *at = o->lora_targets; *at;) {
-        size_t skip = strspn(at, ", "), n = strcspn(at + skip, ", ");
-        if (n)
-            TRY(add_target(lora, at + skip, n, err));
-        at += skip + n;
-    }
-    return ST_OK;
+    return options_lora_targets(o, lora->target, err);
 }
 
 enum status lora_from_adapter(struct lora_config *lora, const struct adapter_config *c, struct err *err)

@@ -77,16 +77,6 @@ void stage_data_close(struct stage_data *d)
     *d = (struct stage_data){0};
 }
 
-static enum status stage2_weights(const struct options *o, double w[3], struct err *err)
-{
-    char end;
-    if (sscanf(o->stage2_weights, "%lf,%lf,%lf%c", &w[0], &w[1], &w[2], &end) == 3 && w[0] >= 0 &&
-        w[1] >= 0 && w[2] >= 0 && w[0] + w[1] + w[2] > 0 && w[0] + w[1] + w[2] < 1e9)
-        return ST_OK;
-    err_set(err, ST_USAGE, "stage2_weights '%s' is not three numbers of 0 or more", o->stage2_weights);
-    return err_hint(err, "for instance 0.5,0.3,0.2 for text-to-motion, motion-to-text, denoising");
-}
-
 enum status stage_pack_make(struct stage_data *d, const struct options *o, int stage, const char *dir,
                             char path[PATH_BYTES], struct err *err)
 {
@@ -100,7 +90,7 @@ enum status stage_pack_make(struct stage_data *d, const struct options *o, int s
     char name[32];
     bool skipped = false;
     snprintf(name, sizeof name, "stage%d.h5", stage);
-    TRY(stage2_weights(o, p.stage2_weights, err));
+    TRY(options_stage2_weights(o, p.stage2_weights, err));
     TRY(dir_make(dir, err));
     TRY(path_join(path, dir, name, err));
     TRY(pack_write(path, d->examples, d->tokenizer, &d->vocab, &p, &skipped, err));

@@ -21,7 +21,6 @@ struct run {
     struct stage_data data; /* rank 0 */
     struct assembly model;
     bool model_open;
-    json_t *curve_options;
 };
 
 static const char *out_dir_of(const struct options *o, int stage)
@@ -32,6 +31,19 @@ static const char *out_dir_of(const struct options *o, int stage)
 static double epochs_of(const struct options *o, int stage)
 {
     return stage == 1 ? o->epochs_s1 : stage == 2 ? o->epochs_s2 : o->epochs_s3;
+}
+
+/* What changes this stage's curve: the other stages' lengths do not. New reference. */
+static json_t *curve_options(const struct options *o, int stage)
+{
+    char key[32];
+    json_t *all = options_curve_json(o);
+    for (int k = 1; k <= 3; k++) {
+        snprintf(key, sizeof key, "epochs_s%d", k);
+        if (k != stage)
+            json_object_del(all, key);
+    }
+    return all;
 }
 
 static enum schedule_kind schedule_of(const struct options *o)
@@ -67,8 +79,7 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .save_steps = o->save_steps,
                                 .keep_checkpoints = (int32_t)o->keep_checkpoints,
                                 .max_pack_tokens = STAGE_PACK_TOKENS,
-                                .resume = r->request->resume != RESUME_NONE,
-                                .options_json = r->curve_options};
+                                .resume = r->request->resume != RESUME_NONE};
     snprintf(t->out_dir, sizeof t->out_dir, "%s", out_dir_of(o, stage));
     if (r->request->resume == RESUME_DIR && stage == r->request->first_stage)
         snprintf(t->resume_dir, sizeof t->resume_dir, "%s", r->request->resume_dir);
@@ -224,7 +235,10 @@ static enum status train_one(struct run *r, int stage, struct train_context *c, 
     c->values = r->model.values;
     memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
     c->files = (struct train_files){.add_files = stage_add_files, .user = &user};
-    TRY(train_stage(c, &t, &result, err));
+    t.options_json = curve_options(r->o, stage);
+    enum status st = train_stage(c, &t, &result, err);
+    json_decref(t.options_json);
+    TRY(st);
     if (result.stopped) {
         log_info("stage %d stopped at step %lld of %lld, saved; run the same command again to go on", stage,
                  (long long)result.step, (long long)result.max_steps);
@@ -268,7 +282,6 @@ enum status stages_run(struct comm *comm, const struct stages_request *request, 
 {
     struct run r = {.comm = comm, .request = request, .o = request->options};
     enum status st = ST_OK;
-    r.curve_options = options_curve_json(r.o);
     if (comm->rank == 0)
         st = stage_data_open(&r.data, r.o, request->first_stage, request->last_stage, err);
     st = comm_agree(comm, st, err);
@@ -277,6 +290,5 @@ enum status stages_run(struct comm *comm, const struct stages_request *request, 
     if (r.model_open)
         assembly_close(&r.model);
     stage_data_close(&r.data);
-    json_decref(r.curve_options);
     return st;
 }
