@@ -28,6 +28,10 @@ static const char config[] =
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":12,\"vocab_size\":37,"
     "\"tie_word_embeddings\":true}";
 
+static const char adapter_config[] =
+    "{\"peft_type\":\"LORA\",\"base_model_name_or_path\":\"tiny\",\"r\":4,\"lora_alpha\":8,"
+    "\"target_modules\":[\"q_proj\"]}";
+
 static struct comm comm;
 static struct scratch scratch;
 
@@ -57,7 +61,7 @@ static enum status add_files(void *user, const char *dir, int32_t stage, int64_t
     if (step == r->stop_at)
         r->o.deadline_s = clock_s();
     TRY(path_join(path, dir, "adapter_config.json", err));
-    return file_write(path, "{\"peft_type\":\"LORA\",\"r\":4}", 25, err);
+    return file_write(path, adapter_config, strlen(adapter_config), err);
 }
 
 /* pack: a file of the scratch directory; out: where the run writes. */
