@@ -71,7 +71,7 @@ install_packages() {
         die 4 "packages could not be installed: ${missing[*]}"
 }
 
-# build/ and ./smgpt-dist; an unchanged tree is a matter of a second.
+# build_program TARGET: smgpt-dist, or all with the tests. An unchanged tree is a matter of a second.
 build_program() {
     local home
     home=$(sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' build/CMakeCache.txt 2>/dev/null || true)
@@ -79,9 +79,9 @@ build_program() {
         say "build: build/ was made for $home, starting anew"
         rm -rf build
     fi
-    say "build: build/, with $(nproc) jobs"
+    say "build: $1 in build/, with $(nproc) jobs"
     run_quietly build/configure.log cmake -S . -B build -DCMAKE_BUILD_TYPE=Release || die 4 "cannot be configured"
-    run_quietly build/build.log cmake --build build -j "$(nproc)" || die 1 "cannot be built"
+    run_quietly build/build.log cmake --build build -j "$(nproc)" --target "$1" || die 1 "cannot be built"
 }
 
 # Cores as mpirun counts them: threads of one core are one place for a rank.

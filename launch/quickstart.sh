@@ -10,7 +10,7 @@ config=configs/quickstart.json
 prompt="thank you"
 
 install_packages
-build_program
+build_program smgpt-dist
 
 if [ ! -f $run/model/config.json ]; then
     say "base model: $run/model, a tiny one with random weights"

@@ -5,6 +5,6 @@ cd "$(dirname "$(realpath "$0")")/.."
 . launch/common.sh
 
 install_packages
-build_program
+build_program all
 say "tests"
 exec ctest --test-dir build --output-on-failure --no-tests=error "$@"
