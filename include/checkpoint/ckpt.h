@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* A directory being filled: "<out_dir>/.tmp-checkpoint-<step>"; leftovers of a killed run are removed first.
- */
+ * Only one process may write below an out_dir at a time. */
 struct ckpt_writer {
     char tmp_dir[PATH_BYTES], final_dir[PATH_BYTES], out_dir[PATH_BYTES];
     int64_t step;
@@ -23,10 +23,12 @@ void ckpt_abort(struct ckpt_writer *w);
 /* "checkpoint-<digits>" -> step, or -1. */
 int64_t ckpt_step_of(const char *name);
 /* Newest complete checkpoint of out_dir: adapter, adapter_config, trainer_state with the right global_step
- * and both of optimizer and scheduler readable as zip. *step = -1 and path "" when there is none. What is
- * skipped is logged with the reason. */
+ * and both of optimizer and scheduler whole as zip archives (checksums included). *step = -1 and path "" when
+ * there is none, also when out_dir does not exist. What is skipped is logged as a warning with the reason;
+ * trouble with memory or the disk is an error, not a reason to fall back to something older. */
 enum status ckpt_newest(const char *out_dir, char path[PATH_BYTES], int64_t *step, struct err *err);
-/* Removes all but the newest `keep` complete or incomplete checkpoint directories (never `protect` steps). */
+/* Removes all but the newest `keep` directories "checkpoint-<step>", complete or not; the newest complete one
+ * stays in any case. Links are left alone. keep < 1 removes nothing. */
 enum status ckpt_rotate(const char *out_dir, int keep, struct err *err);
 
 #endif
