@@ -98,8 +98,8 @@ static const char verify_help[] = "usage: smgpt-dist verify --against DIR [--jso
 const struct command cli_commands[] = {
     {"train", cmd_train, "train the three stages, or one; the command when none is given", train_help},
     {"pack", cmd_pack, "data set to token rows", pack_help},
-    {"generate", NULL, "text to motion tokens", generate_help},
-    {"complete", NULL, "plain continuation of text or ids", complete_help},
+    {"generate", cmd_generate, "text to motion tokens", generate_help},
+    {"complete", cmd_complete, "plain continuation of text or ids", complete_help},
     {"eval", NULL, "metrics on a data set", ""},
     {"tokenize", cmd_tokenize, "texts to ids and back", tokenize_help},
     {"loss", cmd_loss, "loss of each row of a pack", loss_help},

@@ -148,6 +148,12 @@ static void test_sampling(void **state)
             differ += out.data[i] != greedy.data[i];
     }
     assert_true(differ > 64);
+    s.temperature = 1000; /* about uniform: the ids are the random numbers, one a token */
+    assert_int_equal(generate_plain(t.model, prompt, 2, NULL, 0, &s, &out, &logprob, &err), ST_OK);
+    for (int32_t i = 1, n_repeated = 0; i < 16; i++) {
+        n_repeated += out.data[i] == out.data[0];
+        assert_true(n_repeated < 4);
+    }
     ids_release(&out);
     ids_release(&greedy);
     tiny_close(&t);
