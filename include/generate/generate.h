@@ -53,7 +53,7 @@ void generation_release(struct generation *g);
 struct generate_request {
     const char *text;
     int32_t participant; /* -1: none */
-    uint32_t index;      /* sample number: the random stream */
+    uint32_t index;      /* sample number: the random stream, together with the seed */
 };
 /* Generates all requests, in batches that fit; results [n] filled in order, owned by the caller (release
  * each); nothing is left in them on failure. Each distinct prompt runs through the model once. A result

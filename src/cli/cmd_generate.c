@@ -65,21 +65,20 @@ static enum status find_participant(const struct motion_vocab *v, const char *na
     return ST_USAGE;
 }
 
-/* Samples are numbered within their text, so that what is drawn for a text does not depend on what else
- * stands in the file, and a text that stands there twice gets other samples each time. */
 static enum status number_samples(struct job *j, int32_t participant, struct err *err)
 {
     int32_t n = (int32_t)j->request->n;
-    uint32_t *repeats = calloc((size_t)j->prompts.n, sizeof *repeats);
+    uint32_t *streams = calloc((size_t)j->prompts.n, sizeof *streams);
     j->samples = calloc((size_t)j->n_samples, sizeof *j->samples);
     j->results = calloc((size_t)j->n_samples, sizeof *j->results);
-    enum status st = repeats && j->samples && j->results ? prompts_repeats(&j->prompts, repeats, err)
-                                                         : err_memory(err, "samples", (size_t)j->n_samples);
+    enum status st = streams && j->samples && j->results
+                         ? prompts_streams(&j->prompts, (uint32_t)n, streams, err)
+                         : err_memory(err, "samples", (size_t)j->n_samples);
     for (int32_t i = 0; i < j->n_samples && st == ST_OK; i++)
         j->samples[i] = (struct generate_request){.text = j->prompts.items[i / n],
                                                   .participant = participant,
-                                                  .index = repeats[i / n] * (uint32_t)n + (uint32_t)(i % n)};
-    free(repeats);
+                                                  .index = streams[i / n] + (uint32_t)(i % n)};
+    free(streams);
     return st;
 }
 

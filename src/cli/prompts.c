@@ -110,7 +110,16 @@ static int compare(const void *a, const void *b, void *items)
     return text ? text : i < j ? -1 : i > j;
 }
 
-enum status prompts_repeats(const struct prompts *p, uint32_t *repeats, struct err *err)
+/* FNV-1a, 32 bits. */
+static uint32_t text_number(const char *text)
+{
+    uint32_t h = 2166136261u;
+    for (; *text; text++)
+        h = (h ^ (unsigned char)*text) * 16777619u;
+    return h;
+}
+
+enum status prompts_streams(const struct prompts *p, uint32_t n, uint32_t *streams, struct err *err)
 {
     int32_t *order = calloc((size_t)p->n, sizeof *order);
     if (!order)
@@ -119,8 +128,9 @@ enum status prompts_repeats(const struct prompts *p, uint32_t *repeats, struct e
         order[i] = i;
     qsort_r(order, (size_t)p->n, sizeof *order, compare, p->items);
     for (int32_t k = 0; k < p->n; k++) {
-        bool same = k > 0 && strcmp(p->items[order[k]], p->items[order[k - 1]]) == 0;
-        repeats[order[k]] = same ? repeats[order[k - 1]] + 1 : 0;
+        const char *text = p->items[order[k]];
+        bool same = k > 0 && strcmp(text, p->items[order[k - 1]]) == 0;
+        streams[order[k]] = same ? streams[order[k - 1]] + n : text_number(text);
     }
     free(order);
     return ST_OK;

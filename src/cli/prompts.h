@@ -19,7 +19,9 @@ enum status prompts_one(struct prompts *p, const char *text, struct err *err);
 enum status prompts_read(struct prompts *p, const char *path, struct err *err);
 void prompts_release(struct prompts *p);
 
-/* repeats[i]: how many items before i have the same text. */
-enum status prompts_repeats(const struct prompts *p, uint32_t *repeats, struct err *err);
+/* streams[i], apart by the text's own number: for the k-th of equal texts that number + k n. So n samples
+ * drawn from streams[i] on depend neither on what else stands in the file nor repeat those of an equal text,
+ * and two texts do not share their random numbers. */
+enum status prompts_streams(const struct prompts *p, uint32_t n, uint32_t *streams, struct err *err);
 
 #endif
