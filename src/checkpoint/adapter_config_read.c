@@ -189,12 +189,13 @@ static enum status add_target_pattern(struct adapter_config *c, const char *patt
                 checkpoint__quote_z(pattern).text);
         return err_hint(err, "write target_modules as a list of names, as [\"q_proj\", \"v_proj\"]");
     }
-    while (at < end) {
-        const char *bar = memchr(at, '|', (size_t)(end - at));
+    const char *bar;
+    do {
+        bar = memchr(at, '|', (size_t)(end - at));
         const char *stop = bar ? bar : end;
         TRY(add_target(c, at, (size_t)(stop - at), path, err));
         at = stop + 1;
-    }
+    } while (bar);
     return ST_OK;
 }
 

@@ -30,7 +30,9 @@ const char *fixture_path(const char *name)
 
 void fixture_write(const char *name, const void *data, size_t n_bytes)
 {
-    FILE *f = fopen(fixture_path(name), "wb");
+    const char *path = fixture_path(name);
+    remove(path); /* some file systems flush a file that is written over */
+    FILE *f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(n_bytes ? fwrite(data, 1, n_bytes, f) : 0, n_bytes);
     assert_int_equal(fclose(f), 0);
