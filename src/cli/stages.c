@@ -115,7 +115,10 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
         st = err_set(err, ST_USAGE, "new_rows=tied, but '%s' has a head of its own", r->o->model);
         err_hint(err, "use new_rows=auto or untied");
     }
-    int64_t tokens = pack->max_row_tokens > STAGE_PACK_TOKENS ? pack->max_row_tokens : STAGE_PACK_TOKENS;
+    /* A shard's rows, packed: more only when an evaluation or a later stage packs longer ones. */
+    int64_t rows = (r->o->batch_train * r->o->grad_accum + r->o->virtual_shards - 1) / r->o->virtual_shards;
+    int64_t tokens =
+        rows * pack->max_row_tokens < STAGE_PACK_TOKENS ? rows * pack->max_row_tokens : STAGE_PACK_TOKENS;
     if (st == ST_OK)
         st = assembly_params(&r->model, &lora, pack->base_vocab_size,
                              pack->vocab_size - pack->base_vocab_size, rows_untied(r, a), tokens, err);

@@ -159,7 +159,10 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     TRY(reserve_rope(m, n_positions, err));
     if (n_tokens <= m->capacity && (m->training || !training))
         return ST_OK;
-    int64_t t = max64(n_tokens, m->capacity);
+    /* Growing comes in leaps, so that a run of ever longer sequences does not end in an allocation each. */
+    int64_t t = n_tokens <= m->capacity ? m->capacity
+                : m->capacity           ? max64(n_tokens, m->capacity + m->capacity / 4)
+                                        : n_tokens;
     training = training || m->training;
     struct layer_cursor count = {0};
     lay_all(&count, m, t, training);

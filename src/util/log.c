@@ -93,7 +93,10 @@ void log_err(const struct err *err)
         return;
     pthread_mutex_lock(&state.lock);
     char from[192], line[LINE_BYTES];
-    who(from, sizeof from, true);
+    /* An agreed failure names the rank it came from, which is not always the one that prints it. */
+    from[0] = '\0';
+    if (!strstr(err->what, "rank "))
+        who(from, sizeof from, true);
     int n = snprintf(line, sizeof line, "smgpt-dist: error: %s%s\n", from, err->what);
     if (err->hint[0] && n > 0 && n < (int)sizeof line)
         snprintf(line + n, sizeof line - (size_t)n, "  hint: %s\n", err->hint);
