@@ -44,8 +44,11 @@ static const char generate_help[] =
     "gets\n"
     "a list of {prompt, participant_id, motion_tokens, n_tokens, logprob, ended}.\n"
     "  --model_path  stage output, checkpoint, PEFT adapter or model directory\n"
-    "  --prompts     a text file, one prompt a line\n"
-    "  --n           samples of each prompt\n" OPTIONS_HELP;
+    "  --prompts     a file with one prompt a line, or a JSON list of prompts\n"
+    "  --n           samples of each prompt; those of a prompt follow from the seed, whatever else is asked "
+    "for\n"
+    "  --per_prompt_vocab  a known prompt uses only the codes that the data set has for it (true)\n"
+    "  --greedy      the likeliest token each time; temperature and top_p do not count\n" OPTIONS_HELP;
 
 static const char complete_help[] =
     "usage: smgpt-dist complete --model_path DIR (--text TEXT | --ids FILE.json) [--max_new_tokens N] "
@@ -53,7 +56,8 @@ static const char complete_help[] =
     "                  [--json FILE]\n"
     "\n"
     "Plain continuation of a text, or of each id list of FILE.json, without the rules of motion.\n"
-    "  --json  write [{ids: [the new ones], logprob}] to FILE\n" OPTIONS_HELP;
+    "  --json  write [{ids: [the new ones], logprob}] to FILE, not the continuations to "
+    "stdout\n" OPTIONS_HELP;
 
 static const char tokenize_help[] =
     "usage: smgpt-dist tokenize --model DIR [--decode] [FILE]\n"
