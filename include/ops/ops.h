@@ -25,8 +25,9 @@ enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16 };
 
 struct device_options {
     int n_threads; /* 0: as OpenMP says */
-    /* The CPU's instruction set: "auto" (or NULL), "baseline", "avx2", "avx512". Each path has its own bits;
-     * pinning one gives equal bits on unequal processors. Borrowed during open. */
+    /* The CPU's instruction set: "auto" (or NULL), "baseline", "avx2", "avx512", "avx512_bf16", "amx". The
+     * bits of a run depend on it; pinning one gives equal bits on unequal processors (float32: avx2 and up
+     * agree in products). The last two are for bfloat16. Borrowed during open. */
     const char *cpu_path;
     enum compute compute;
 };

@@ -8,7 +8,8 @@
 extern const struct ops ops__cpu;
 extern const struct ops ops__reference;
 
-struct kernels; /* cpu/kernels.h: the vector loops of one instruction set */
+struct kernels;     /* cpu/kernels.h: the vector loops of one instruction set */
+struct bf16_engine; /* cpu/bf16.h */
 struct scratch {
     void *base;
     size_t n_bytes;
@@ -19,6 +20,7 @@ struct device {
     int n_threads;
     enum compute compute;
     const struct kernels *kernels; /* NULL in the reference table */
+    struct bf16_engine *bf16;      /* native bfloat16 products, or NULL */
     struct scratch *scratch;       /* [n_threads + 1] */
     char text[160];
 };

@@ -82,7 +82,7 @@ static inline void assert_same_bits(const char *what, const float *a, const floa
 }
 
 static const char *const test_paths[] = {"avx512", "avx2", "baseline"};
-enum { N_TEST_PATHS = 3 };
+enum { N_TEST_PATHS = sizeof test_paths / sizeof test_paths[0] };
 
 /* NULL when the processor has not got the path. */
 static inline struct device *device_of(const struct ops *ops, const char *path, int n_threads,

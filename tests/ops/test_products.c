@@ -67,27 +67,31 @@ static void check_rows(const char *what, const float *got, const float *want, co
     }
 }
 
+/* In the bfloat16 mode also what the processor multiplies natively. */
+static const char *const product_paths[] = {"avx512", "avx2", "baseline", "auto"};
+
 static void check_call(const struct call *call, enum compute compute, const char *what)
 {
     double tolerance = 4e-7 * sqrt((double)call->size.k) + 1e-6;
     int64_t n_c = call->size.m * call->ldc;
     float *want = call_run(call, "reference", NULL, 1, compute);
-    for (int p = 0; p < N_TEST_PATHS; p++) {
-        float *got = call_run(call, "cpu", test_paths[p], 1, compute);
+    for (int p = 0; p < (compute == COMPUTE_BF16 ? 4 : 3); p++) {
+        float *got = call_run(call, "cpu", product_paths[p], 1, compute);
         if (got == NULL)
             continue;
         check_rows(what, got, want, call->c, call, tolerance);
         for (int n_threads = 2; n_threads <= 5; n_threads += n_threads == 3 ? 2 : 1) {
-            float *other = call_run(call, "cpu", test_paths[p], n_threads, compute);
+            float *other = call_run(call, "cpu", product_paths[p], n_threads, compute);
             check_rows("other number of threads", other, got, call->c, call, 0);
             guarded_free(other, n_c, what);
         }
-        if (call->kind != GEMM && call->size.m > 1) { /* the last row by itself */
+        /* The last row by itself; native bfloat16 products of few rows may add in another order. */
+        if (call->kind != GEMM && call->size.m > 1 && strcmp(product_paths[p], "auto") != 0) {
             struct call last = *call;
             last.size.m = 1;
             last.a += (call->size.m - 1) * call->lda;
             last.c += (call->size.m - 1) * call->ldc;
-            float *other = call_run(&last, "cpu", test_paths[p], 2, compute);
+            float *other = call_run(&last, "cpu", product_paths[p], 2, compute);
             assert_same_bits("row alone", other, got + (call->size.m - 1) * call->ldc, call->size.n);
             guarded_free(other, call->ldc, what);
         }

@@ -1,44 +1,57 @@
 /* The cpu table, and the choice of the instruction set. */
+#include "bf16.h"
 #include "cpu_internal.h"
+#include <dnnl.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Best first. */
-static const struct {
+/* Best first. The first two differ from avx512 in products of bfloat16 only. */
+static const struct path {
     const char *name;
     const struct kernels *kernels;
+    bool native_bf16;
 } paths[] = {
 #ifdef SMGPT_X86
-    {"avx512", &ops__kernels_avx512},
-    {"avx2", &ops__kernels_avx2},
+    {"amx", &ops__kernels_avx512, true},         {"avx512_bf16", &ops__kernels_avx512, true},
+    {"avx512", &ops__kernels_avx512, false},     {"avx2", &ops__kernels_avx2, false},
 #endif
-    {"baseline", &ops__kernels_baseline},
+    {"baseline", &ops__kernels_baseline, false},
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
 
-/* Whether this processor (and its operating system) runs the path. */
-static bool path_runs(const char *name)
+/* Whether this processor (and its operating system) runs the path; asked is false while looking for the best.
+ */
+static bool path_runs(const struct path *path, bool asked)
 {
 #ifdef SMGPT_X86
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (strcmp(name, "avx2") == 0)
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (path->native_bf16) {
+        const char *native = avx512 ? cpu__bf16_path() : NULL;
+        if (native != NULL && asked && strcmp(path->name, "avx512_bf16") == 0)
+            return cpu__bf16_without_amx();
+        return native != NULL && strcmp(native, path->name) == 0;
+    }
+    if (path->kernels == &ops__kernels_avx512)
+        return avx512;
+    if (path->kernels == &ops__kernels_avx2)
         return avx2;
-    if (strcmp(name, "avx512") == 0)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
     return true;
 }
 
-static enum status path_pick(const struct kernels **out, const char *wanted, struct err *err)
+static enum status path_pick(const struct path **out, const char *wanted, enum compute compute,
+                             struct err *err)
 {
     bool any = wanted == NULL || strcmp(wanted, "auto") == 0;
     for (int i = 0; i < N_PATHS; i++) {
-        if (!any && strcmp(wanted, paths[i].name) != 0)
+        /* In float32 the native paths are avx512 under other names: nothing to choose. */
+        if (any ? paths[i].native_bf16 && compute != COMPUTE_BF16 : strcmp(wanted, paths[i].name) != 0)
             continue;
-        if (path_runs(paths[i].name)) {
-            *out = paths[i].kernels;
+        if (path_runs(&paths[i], !any)) {
+            *out = &paths[i];
             return ST_OK;
         }
         if (!any) {
@@ -47,27 +60,47 @@ static enum status path_pick(const struct kernels **out, const char *wanted, str
         }
     }
     err_set(err, ST_USAGE, "there is no path \"%s\" for the CPU", wanted);
-    return err_hint(err, "use auto, baseline, avx2 or avx512");
+    return err_hint(err, "use auto, baseline, avx2, avx512, avx512_bf16 or amx");
 }
 
 static enum status cpu_open(struct device **out, const struct device_options *options, struct err *err)
 {
-    const struct kernels *kernels = NULL;
+    const struct path *path = NULL;
+    struct device *dev;
     *out = NULL;
-    TRY(path_pick(&kernels, options->cpu_path, err));
-    TRY(ops__device_open(out, options, err));
-    struct device *dev = *out;
-    dev->kernels = kernels;
-    snprintf(dev->text, sizeof dev->text, "%s kernels, %s, %d thread%s", kernels->name,
+    TRY(path_pick(&path, options->cpu_path, options->compute, err));
+    TRY(ops__device_open(&dev, options, err));
+    dev->kernels = path->kernels;
+    if (path->native_bf16 && options->compute == COMPUTE_BF16) {
+        enum status status = cpu__bf16_open(&dev->bf16, err);
+        if (status != ST_OK) {
+            ops__device_close(dev);
+            return status;
+        }
+    }
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(dev->text, sizeof dev->text, "%s, %s, %d thread%s", path->name,
              options->compute == COMPUTE_BF16 ? "bfloat16" : "float32", dev->n_threads,
              dev->n_threads == 1 ? "" : "s");
+    size_t used = strlen(dev->text);
+    if (dev->bf16 != NULL)
+        snprintf(dev->text + used, sizeof dev->text - used, ", oneDNN %d.%d.%d", version->major,
+                 version->minor, version->patch);
+    *out = dev;
     return ST_OK;
+}
+
+static void cpu_close(struct device *dev)
+{
+    if (dev != NULL)
+        cpu__bf16_close(dev->bf16);
+    ops__device_close(dev);
 }
 
 const struct ops ops__cpu = {
     .name = "cpu",
     .open = cpu_open,
-    .close = ops__device_close,
+    .close = cpu_close,
     .describe = ops__device_describe,
     .alloc = ops__alloc,
     .release = ops__release,

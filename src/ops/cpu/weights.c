@@ -3,6 +3,7 @@
  * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
  * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
  * are widened panel by panel, in the cache. */
+#include "bf16.h"
 #include "cpu_internal.h"
 #include "util/dtype.h"
 #include <omp.h>
@@ -10,8 +11,9 @@
 
 struct packed_weight {
     enum dtype dtype; /* DT_F32 or DT_BF16 */
-    void *panels;
-    void *rows; /* a copy [n_out, n_in] of dtype, or NULL: the source serves */
+    void *panels;     /* NULL where the native bfloat16 products have the weight */
+    void *rows;       /* a copy [n_out, n_in] of dtype, or NULL: the source serves */
+    struct bf16_matrix *forward, *back;
 };
 
 static void convert(struct device *dev, enum dtype dtype, void *to, const float *from, int64_t n)
@@ -37,31 +39,67 @@ static void pack_panel(struct device *dev, const struct weight *w, const struct 
         convert(dev, packed->dtype, (char *)packed->rows + first * k * element, scratch, n * k);
 }
 
+/* Panels of all columns, and the copy of the rows where there is one. */
+static enum status panels_fill(struct device *dev, const struct weight *w, struct packed_weight *packed,
+                               bool copy, struct err *err)
+{
+    int64_t panel = dev->kernels->panel, n_panels = cpu_blocks(w->n_out, panel);
+    size_t element = dtype_bytes(packed->dtype), n_bytes = (size_t)(n_panels * panel * w->n_in) * element;
+    packed->panels = ops__alloc(dev, n_bytes);
+    if (copy && packed->panels != NULL)
+        packed->rows = ops__alloc(dev, (size_t)(w->n_out * w->n_in) * element);
+    if (packed->panels == NULL || (copy && packed->rows == NULL))
+        return err_memory(err, "a packed weight", n_bytes);
+    size_t scratch_bytes = 2 * (size_t)(panel * w->n_in) * sizeof(float);
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (n_panels > 1)
+    for (int64_t j = 0; j < n_panels; j++)
+        pack_panel(dev, w, packed, j, ops__scratch(dev, omp_get_thread_num(), scratch_bytes));
+    return ST_OK;
+}
+
+/* Both directions for the native products, from the source or from a rounded copy of it. */
+static enum status native_fill(struct device *dev, const struct weight *w, struct packed_weight *packed,
+                               bool copy, struct err *err)
+{
+    const uint16_t *rows = w->data;
+    int64_t k = w->n_in, n = w->n_out;
+    uint16_t *rounded = NULL;
+    if (copy) {
+        rounded = ops__alloc(dev, (size_t)(n * k) * sizeof *rounded);
+        if (rounded == NULL)
+            return err_memory(err, "a rounded weight", (size_t)(n * k) * sizeof *rounded);
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static)
+        for (int64_t i = 0; i < n; i++) {
+            float *row = ops__scratch(dev, omp_get_thread_num(), (size_t)k * sizeof *row);
+            ops__weight_row(w, i, row);
+            dev->kernels->to_bf16(rounded + i * k, row, k);
+        }
+        rows = rounded;
+    }
+    enum status status = cpu__bf16_pack(&packed->forward, dev, rows, k, n, 1, k, err);
+    if (status == ST_OK)
+        status = cpu__bf16_pack(&packed->back, dev, rows, n, k, k, 1, err);
+    ops__release(dev, rounded);
+    return status;
+}
+
 enum status cpu__weight_prepare(struct device *dev, struct weight *w, struct err *err)
 {
-    TRY(ops__weight_check(w, err));
     w->prepared = NULL;
+    TRY(ops__weight_check(w, err));
     struct packed_weight *packed = calloc(1, sizeof *packed);
     if (packed == NULL)
         return err_memory(err, "a packed weight", sizeof *packed);
     packed->dtype = w->dtype == DT_BF16 || dev->compute == COMPUTE_BF16 ? DT_BF16 : DT_F32;
-    int64_t panel = dev->kernels->panel, n_panels = cpu_blocks(w->n_out, panel);
-    size_t element = dtype_bytes(packed->dtype), n_bytes = (size_t)(n_panels * panel * w->n_in) * element;
-    packed->panels = ops__alloc(dev, n_bytes);
-    bool aligned = (uintptr_t)w->data % element == 0; /* a file's bytes may begin anywhere */
-    bool copy = w->dtype != packed->dtype || !aligned;
-    if (copy && packed->panels != NULL)
-        packed->rows = ops__alloc(dev, (size_t)(w->n_out * w->n_in) * element);
     w->prepared = packed;
-    if (packed->panels == NULL || (copy && packed->rows == NULL)) {
+    bool aligned =
+        (uintptr_t)w->data % dtype_bytes(packed->dtype) == 0; /* a file's bytes may begin anywhere */
+    bool copy = w->dtype != packed->dtype || !aligned;
+    enum status status =
+        dev->bf16 != NULL ? native_fill(dev, w, packed, copy, err) : panels_fill(dev, w, packed, copy, err);
+    if (status != ST_OK)
         cpu__weight_release(dev, w);
-        return err_memory(err, "a packed weight", n_bytes);
-    }
-    size_t scratch_bytes = 2 * (size_t)(panel * w->n_in) * sizeof(float);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (n_panels > 1)
-    for (int64_t j = 0; j < n_panels; j++)
-        pack_panel(dev, w, packed, j, ops__scratch(dev, omp_get_thread_num(), scratch_bytes));
-    return ST_OK;
+    return status;
 }
 
 void cpu__weight_release(struct device *dev, struct weight *w)
@@ -71,6 +109,8 @@ void cpu__weight_release(struct device *dev, struct weight *w)
         return;
     ops__release(dev, packed->panels);
     ops__release(dev, packed->rows);
+    cpu__bf16_free(dev, packed->forward);
+    cpu__bf16_free(dev, packed->back);
     free(packed);
     w->prepared = NULL;
 }
@@ -95,6 +135,10 @@ void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int6
     const struct packed_weight *packed = w->prepared;
     if (n_tokens <= 0)
         return;
+    if (packed->forward != NULL) {
+        cpu__bf16_product(dev, y, ldy, x, ldx, n_tokens, packed->forward, accumulate);
+        return;
+    }
     struct product p = {.m = n_tokens, .n = w->n_out, .k = w->n_in, .a_k = 1, .c = y, .ldc = ldy, .alpha = 1};
     p.a_row = ldx;
     p.a = operand(dev, x, &p.a_row, n_tokens, w->n_in);
@@ -110,6 +154,10 @@ void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *
     const struct packed_weight *packed = w->prepared;
     if (n_tokens <= 0)
         return;
+    if (packed->back != NULL) {
+        cpu__bf16_product(dev, dx, lddx, dy, lddy, n_tokens, packed->back, accumulate);
+        return;
+    }
     struct product p = {
         .m = n_tokens, .n = w->n_in, .k = w->n_out, .a_k = 1, .c = dx, .ldc = lddx, .alpha = 1};
     p.a_row = lddy;

@@ -1,0 +1,33 @@
+/* Products of bfloat16 operands on processors that multiply them natively (AVX-512 BF16, AMX), by oneDNN.
+ *
+ * oneDNN never sees a whole product: it would choose its cut, even over the summed dimension, by the number
+ * of threads. It gets blocks whose borders depend on the sizes alone, and one thread for each. */
+#ifndef SMGPT_OPS_CPU_BF16_H
+#define SMGPT_OPS_CPU_BF16_H
+
+#include "util/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct device;
+struct bf16_engine;
+/* A right operand B [k, n], packed in blocks of columns. */
+struct bf16_matrix;
+
+/* "amx", "avx512_bf16", or NULL where oneDNN has no native bfloat16 on this processor. */
+const char *cpu__bf16_path(void);
+/* Keeps oneDNN from using more than AVX-512 BF16; false when it has already been used with more. */
+bool cpu__bf16_without_amx(void);
+
+enum status cpu__bf16_open(struct bf16_engine **out, struct err *err);
+void cpu__bf16_close(struct bf16_engine *engine);
+
+/* Packs source (bfloat16): element (l, j) at source[l * k_step + j * n_step]; one of the steps is 1. */
+enum status cpu__bf16_pack(struct bf16_matrix **out, struct device *dev, const uint16_t *source, int64_t k,
+                           int64_t n, int64_t k_step, int64_t n_step, struct err *err);
+void cpu__bf16_free(struct device *dev, struct bf16_matrix *b);
+/* c [m, n] (stride ldc) = a [m, k] (float32, stride lda, rounded here) times b (+ c when accumulate). */
+void cpu__bf16_product(struct device *dev, float *c, int64_t ldc, const float *a, int64_t lda, int64_t m,
+                       const struct bf16_matrix *b, bool accumulate);
+
+#endif
