@@ -81,6 +81,12 @@ static inline float bits_float(int32_t i)
     return x;
 }
 
+/* 2^e for e in [-126, 127]; anything else (from a NaN) gives some number, and no complaint. */
+static inline float power_of_two(int32_t e)
+{
+    return bits_float((int32_t)((uint32_t)(e + 127) << 23));
+}
+
 /* exp(x) within one unit in the last place: x = n ln 2 + r with |r| <= ln(2) / 2, the series of exp(r) to r^7
  * (its rest is below 6e-9), times 2^n in two factors so that denormal and infinite results come out. NaN
  * stays NaN. ln 2 is cut in two: the first part has so few bits that t = x - n first is exact, and 1 + t is
@@ -103,7 +109,7 @@ static inline float exp_f32(float x)
     float value = high + (FMA(p * r, r, rest) + lost);
     int32_t e = float_bits(shifted) - 0x4b400000;
     int32_t half = e >> 1;
-    return value * bits_float((half + 127) << 23) * bits_float((e - half + 127) << 23);
+    return value * power_of_two(half) * power_of_two(e - half);
 }
 
 #endif
