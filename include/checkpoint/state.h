@@ -33,19 +33,24 @@ struct optimizer_state {
     const struct tensor_list *params;  /* shapes and order; the data is not used */
     const float *exp_avg, *exp_avg_sq; /* flat, concatenated in that order (writing) */
 };
+/* As torch 2.13's AdamW under Trainer: two groups, the second empty; exp_avg and exp_avg_sq float32. */
 enum status optimizer_write(const char *path, const struct optimizer_state *s, struct err *err);
 /* Fills m and v (flat, n_values = sum of the parameters' sizes) after checking every shape; absent entries
- * are zero. s->params must be set; the other numbers of s are filled from the file. adamw_torch and fused. */
+ * are zero. s->params must be set (with names: Unsloth's file has the rows of embedding and head last); the
+ * other numbers of s are filled from the file's first group. Reads AdamW of torch, plain and fused, moments
+ * in any floating type. ST_INPUT names what else it is: bitsandbytes 8-bit, Adafactor, SGD, amsgrad ... */
 enum status optimizer_read(const char *path, struct optimizer_state *s, float *m, float *v, struct err *err);
 
 struct scheduler_state {
-    double base_lr, last_lr;
-    int64_t last_epoch; /* = global_step */
+    double base_lr, last_lr; /* last_lr: of the next step; -1 when the file that was read has none */
+    int64_t last_epoch;      /* = global_step */
 };
 enum status scheduler_write(const char *path, const struct scheduler_state *s, struct err *err);
 enum status scheduler_read(const char *path, struct scheduler_state *s, struct err *err);
 
-/* trainer_state.json with exactly the 20 keys; log_history is a JSON array of flat objects. */
+/* trainer_state.json with exactly the 20 keys; log_history is a JSON array of flat objects. Intervals below 1
+ * are written as Trainer's default of 500 (it divides by them), null fields of the history are left out.
+ * Reading takes unknown keys, NaN and missing fields other than global_step. */
 struct trainer_state {
     int64_t global_step, max_steps;
     double epoch, num_train_epochs;

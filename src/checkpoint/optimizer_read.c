@@ -35,8 +35,10 @@ static enum status check_kind(const struct reader *r, const struct value *entry,
         {"__bnb_optimizer_quant_state__", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
         {"state1", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
         {"exp_avg_sq_row", "Adafactor"},
+        {"row_var", "Adafactor"},
         {"momentum_buffer", "SGD or Muon"},
         {"exp_inf", "Adamax"},
+        {"mu_product", "NAdam"},
         {"exp_avg_res_row", "CAME"},
         {"projector", "GaLore"},
     };
@@ -71,6 +73,15 @@ static enum status group_number(const struct reader *r, const struct value *grou
     return ST_OK;
 }
 
+/* torch's Adam with weight decay in the gradient says so since 2.7. */
+static bool is_coupled(const struct value *group)
+{
+    const struct value *v = value_get(group, "decoupled_weight_decay");
+    double decay = 0;
+    return v && v->kind == VALUE_BOOL && !v->boolean &&
+           value_number(value_get(group, "weight_decay"), &decay) && decay != 0;
+}
+
 static enum status read_numbers(struct reader *r, const struct value *group, struct err *err)
 {
     struct optimizer_state *s = r->out;
@@ -97,6 +108,9 @@ static enum status read_group(struct reader *r, size_t index, int *n_ids, struct
     if (is_true(group, "amsgrad") || is_true(group, "maximize"))
         return err_set(err, ST_INPUT, "\"%s\": %s is set, which is not supported", r->path,
                        is_true(group, "amsgrad") ? "amsgrad" : "maximize");
+    if (is_coupled(group))
+        return err_set(err, ST_INPUT, "\"%s\" is of Adam with weight decay in the gradient, not of AdamW",
+                       r->path);
     for (size_t i = 0; i < params->list.n; i++) {
         const struct value *id = params->list.items[i];
         if (id->kind != VALUE_INT)

@@ -1,6 +1,7 @@
 #include "fixture.h"
 #include "support/scratch.h"
 #include "util/rng.h"
+#include "zip_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,4 +87,30 @@ void damage(struct buf *copy, const struct buf *data, unsigned round)
             copy->data[at] = (char)(copy->data[at] ^ (1 << ((x >> 16) % 8)));
         }
     }
+}
+
+void damage_pickle(struct buf *copy, const struct buf *file, unsigned round)
+{
+    struct err err = ERR_INIT;
+    struct buf pickle = BUF_INIT, damaged = BUF_INIT;
+    uint16_t n_name, n_extra;
+    uint32_t n, crc;
+    buf_clear(copy);
+    buf_append(copy, file->data, file->n_bytes, &err);
+    memcpy(&n, copy->data + 22, 4);
+    memcpy(&n_name, copy->data + 26, 2);
+    memcpy(&n_extra, copy->data + 28, 2);
+    char *at = copy->data + 30 + n_name + n_extra;
+    buf_append(&pickle, at, n, &err);
+    assert_int_equal(err.status, ST_OK);
+    damage(&damaged, &pickle, round);
+    memset(at, 0, n);
+    memcpy(at, damaged.data, damaged.n_bytes);
+    crc = checkpoint__crc32(0, at, n);
+    char *central = memmem(at + n, copy->n_bytes - (size_t)(at + n - copy->data), "PK\1\2", 4);
+    assert_non_null(central);
+    memcpy(copy->data + 14, &crc, 4);
+    memcpy(central + 16, &crc, 4);
+    buf_release(&pickle);
+    buf_release(&damaged);
 }

@@ -160,6 +160,7 @@ enum change {
     NO_GROUPS,
     STRAY_ENTRY,
     ENTRY_NO_DICT,
+    COUPLED,
     N_CHANGES
 };
 
@@ -243,7 +244,9 @@ static void put_group(struct torch_writer *w, enum change c, int first, int n)
     torch_put_string(w, "eps");
     torch_put_float(w, 1e-8);
     torch_put_string(w, "weight_decay");
-    torch_put_int(w, 0);
+    torch_put_int(w, c == COUPLED);
+    torch_put_string(w, "decoupled_weight_decay");
+    torch_put_bool(w, c != COUPLED);
     torch_put_string(w, "amsgrad");
     torch_put_bool(w, c == AMSGRAD);
     torch_put_string(w, "maximize");
@@ -358,6 +361,7 @@ static void optimizer_refusals(void **state)
         {NO_GROUPS, "holds no optimizer"},
         {STRAY_ENTRY, "state for 1 parameters that no group names"},
         {ENTRY_NO_DICT, "the state of parameter 0 is no dict"},
+        {COUPLED, "weight decay in the gradient"},
     };
     struct tensor_list params;
     make_params(&params);
@@ -785,6 +789,74 @@ static void golden_checkpoint(void **state)
     json_decref(ours);
 }
 
+static void damaged_optimizers(void **state)
+{
+    struct tensor_list params;
+    make_params(&params);
+    fill(moments, squares);
+    put_changed(fixture_path("good.pt"), GOOD);
+    struct buf good = BUF_INIT, b = BUF_INIT;
+    fixture_read(fixture_path("good.pt"), &good);
+    int n_refused = 0;
+    for (unsigned round = 0; round < 4000; round++) {
+        float m[N_VALUES], v[N_VALUES];
+        struct err err = ERR_INIT;
+        struct optimizer_state s = {.params = &params};
+        damage_pickle(&b, &good, 200000 + round);
+        fixture_write("damaged.pt", b.data, b.n_bytes);
+        if (optimizer_read(fixture_path("damaged.pt"), &s, m, v, &err) == ST_OK) {
+            assert_true(s.lr >= 0 && s.beta1 < 1 && s.beta2 < 1 && s.step >= 0);
+            continue;
+        }
+        assert_int_equal(err.status, ST_INPUT);
+        n_refused++;
+    }
+    assert_true(n_refused > 2000);
+    buf_release(&good);
+    buf_release(&b);
+    tensor_list_release(&params);
+}
+
+static void damaged_json(void **state)
+{
+    static const char *const texts[] = {
+        "{\"global_step\": 15, \"epoch\": NaN, \"stateful_callbacks\": {\"TrainerControl\": {\"args\": {}}}, "
+        "\"log_history\": [{\"loss\": 1.5, \"step\": 1}, {\"loss\": -Infinity}], \"max_steps\": 30}",
+        "{\"peft_type\": \"LORA\", \"r\": 8, \"target_modules\": [\"q_proj\", \"up_proj\"], \"lora_alpha\": "
+        "16, "
+        "\"trainable_token_indices\": {\"embed_tokens\": [1, 2, 3], \"lm_head\": [4]}, \"bias\": \"none\"}",
+        "{\"format\": 1, \"stage\": 2, \"step\": 3, \"cpu_path\": \"avx512\", \"options\": {\"lr\": 0.5}}",
+    };
+    int n_refused = 0;
+    for (unsigned round = 0; round < 6000; round++) {
+        struct err err = ERR_INIT;
+        struct buf good = BUF_INIT, b = BUF_INIT;
+        struct trainer_state t;
+        struct adapter_config c;
+        struct run_state r;
+        bool present = false;
+        buf_puts(&good, texts[round % 3], &err);
+        damage(&b, &good, 300000 + round);
+        fixture_write("adapter_config.json", b.data, b.n_bytes);
+        const char *path = fixture_path("adapter_config.json");
+        if (round % 3 == 0) {
+            trainer_state_read(path, &t, &err);
+            trainer_state_release(&t);
+        } else if (round % 3 == 1) {
+            adapter_config_read(&c, fixture_path(""), &err);
+            adapter_config_release(&c);
+        } else {
+            run_state_read(path, &r, &present, &err);
+            run_state_release(&r);
+        }
+        assert_true(err.status == ST_OK || err.status == ST_INPUT);
+        n_refused += err.status == ST_INPUT;
+        buf_release(&good);
+        buf_release(&b);
+    }
+    assert_true(n_refused > 1000 && n_refused < 6000);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -793,7 +865,7 @@ int main(void)
         CASE(optimizer_round_trip), CASE(optimizer_variants),        CASE(optimizer_refusals),
         CASE(scheduler_files),      CASE(trainer_state_files),       CASE(trainer_state_tolerance),
         CASE(run_state_files),      CASE(adapter_config_round_trip), CASE(adapter_config_variants),
-        CASE(golden_checkpoint),
+        CASE(golden_checkpoint),    CASE(damaged_optimizers),        CASE(damaged_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
