@@ -19,9 +19,12 @@ void shard_release(struct shard *s);
 
 /* Rows [first, end) of n_rows that virtual shard s of n_shards holds. */
 void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end);
-/* Packs rows in order into sequences of at most max_tokens (a single longer row gets its own). With
- * share_prefix, runs of tokens that rows of a sequence have in common at their beginning, and that carry no
- * label, stand once. segment.row counts from row_base. */
+/* Packs rows in order into sequences of at most max_tokens (a single longer row gets its own), counted as
+ * they are laid: with share_prefix, runs of at least 4 tokens that rows of a sequence have in common at their
+ * beginning stand once, and may lie in one another (system prompt, then text). A token is shared only when
+ * neither it nor any before it has a target, so the last token before an answer stays with its row. Rows keep
+ * their order; a shared run stands before the first row that needs it. segment.row counts from row_base.
+ * ST_INPUT for a row without tokens. */
 enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
                        int32_t max_tokens, bool share_prefix, struct err *err);
 
@@ -33,7 +36,8 @@ struct step_head {
 };
 enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards,
                        int32_t n_shards, struct err *err);
-/* *shards is owned by the caller (shard_release each, free). */
+/* *shards is owned by the caller (shard_release each, free). Sizes, segments, positions and counts are
+ * checked; ST_DEFECT for a message that is not whole. */
 enum status step_read(const struct buf *in, struct step_head *head, struct shard **shards, int32_t *n_shards,
                       struct err *err);
 

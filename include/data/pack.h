@@ -16,7 +16,9 @@ struct pack_options {
 };
 
 /* Writes path unless it is there already with the same source, tokenizer and options (*skipped then).
- * A row longer than max_seq_len is dropped, counted and warned of: never truncated into a wrong label. */
+ * A row longer than max_seq_len is dropped, counted and warned of: never truncated into a wrong label;
+ * ST_INPUT when none is left to train on. Rows are in the order of split_make, train then eval. The file is
+ * made beside and renamed; ST_STOPPED, without a file, when a signal asks for it. */
 enum status pack_write(const char *path, const struct examples *x, const struct tokenizer *t,
                        const struct motion_vocab *v, const struct pack_options *o, bool *skipped,
                        struct err *err);
@@ -32,8 +34,11 @@ struct pack_info {
         options_sha256[SHA256_HEX_BYTES];
     char sha256[SHA256_HEX_BYTES]; /* of the rows: ids, labels and offsets of both groups */
 };
-/* Checks everything: versions, shapes, monotone offsets, ids in [0, vocab_size), labels in {-100} or equal
- * range. */
+/* Checks everything: versions, shapes, rising offsets (no empty row), ids in [0, vocab_size), labels -100 or
+ * in the same range, rows_sha256 where it is given. /train or /eval may have no rows. Reads other makers'
+ * packs: stage and the hashes may be missing. Links and storage outside the file, and filters other than
+ * deflate, shuffle and fletcher32 are refused. A file of HDF5's older format is read in a child process
+ * first. ST_INPUT names group, row and token. */
 enum status pack_open(struct pack **out, const char *path, struct pack_info *info, struct err *err);
 void pack_close(struct pack *p);
 /* Borrowed until the next call or close. */

@@ -34,10 +34,13 @@ struct motion_vocab {
 };
 void motion_vocab_release(struct motion_vocab *v);
 
-/* Adds the tokens of E.2, in that order, to t and fills v. system_prompt NULL: our own text. */
+/* Adds the tokens of E.2, in that order, to t and fills v (texts and participants sorted by bytes). A
+ * tokenizer that has them already must have them with the same ids. system_prompt NULL: our own text, none
+ * for CHAT_PLAIN. */
 enum status motion_vocab_make(struct motion_vocab *v, struct tokenizer *t, const struct examples *x,
                               const char *system_prompt, bool space_tokens, struct err *err);
 enum status motion_vocab_save(const struct motion_vocab *v, const char *path, struct err *err);
+/* Checks every field: ids must be those that follow from the counts, lists must be in order. */
 enum status motion_vocab_load(struct motion_vocab *v, const char *path, struct err *err);
 /* NULL for an unknown text. */
 const struct text_info *motion_vocab_text(const struct motion_vocab *v, const char *text);
@@ -46,6 +49,7 @@ int32_t motion_vocab_participant(const struct motion_vocab *v, const char *name)
 
 /* Builds rows. Keeps the encoded fixed parts, so that a row costs only its own text. */
 struct template;
+/* t and v are borrowed; ST_INPUT when they do not agree on the new tokens. */
 enum status template_open(struct template **out, const struct tokenizer *t, const struct motion_vocab *v,
                           struct err *err);
 void template_close(struct template *tp);
@@ -54,11 +58,24 @@ struct row {
     struct ids ids, labels; /* equal lengths; labels -100 where not trained, unshifted */
 };
 /* The row of an example under a task; noisy: for TASK_DENOISE the motion with -1 where masked, else NULL.
- * participant -1: <PID_NULL> when the data has participants. */
+ * participant -1: <PID_NULL> when the data has participants.
+ *
+ * [BOS] [system turn] user turn: task marker, participant, text or motion span; assistant turn: the answer.
+ * Trained (labels) are: of a motion answer BEGIN, the motion ids and END (with space_tokens the spaces
+ * between them too), and the row ends there; of a text answer the text and the token that ends the turn, so
+ * that the model learns to stop. With space_tokens rows are token for token those of SignMotionGPT for the
+ * same system prompt, which has them go on to the turn's end. Without turn tokens (CHAT_PLAIN) a row is
+ * marker, participant, text and line feed, answer; a text answer ends with eos, or a line feed where there is
+ * none.
+ *
+ * A section between two special tokens is encoded in one piece, as the tokenizers library does; the user's
+ * text is encoded without matching added tokens. The system prompt is the operator's: it may name added
+ * tokens. ST_INPUT for a codebook id or participant outside the vocabulary and for text that is not UTF-8. */
 enum status template_row(struct template *tp, enum task task, const char *text, const int32_t *motion,
                          int32_t n_motion, const int32_t *noisy, int32_t participant, struct row *out,
                          struct err *err);
-/* The text-to-motion prompt up to and including the assistant's header. */
+/* The text-to-motion prompt up to and including the assistant's header: exactly the row's beginning. out is
+ * cleared first. */
 enum status template_prompt(struct template *tp, const char *text, int32_t participant, struct ids *out,
                             struct err *err);
 

@@ -59,23 +59,25 @@ static void codes_sort(struct text_entry *t)
     t->n_codes = n;
 }
 
-/* Appends. Sorting and dropping doubles only when the space is used up keeps the cost at n log n. */
+/* Appends. Sorting and dropping doubles only when the space is used up, and leaving half of it free then,
+ * keeps the cost at n log n; a text that occurs once takes no more space than it needs. */
 static enum status codes_add(struct text_entry *t, const int32_t *codes, int32_t n, struct err *err)
 {
-    for (int32_t i = 0; i < n; i++) {
-        if (t->n_codes == t->capacity) {
-            codes_sort(t);
-            if (t->n_codes >= t->capacity / 2) {
-                int32_t capacity = t->capacity ? 2 * t->capacity : 16;
-                int32_t *grown = realloc(t->codes, (size_t)capacity * sizeof *grown);
-                if (!grown)
-                    return err_memory(err, "codes of a text", (size_t)capacity * sizeof *grown);
-                t->codes = grown;
-                t->capacity = capacity;
-            }
+    if (n > t->capacity - t->n_codes) {
+        codes_sort(t);
+        if (t->n_codes > INT32_MAX / 2 - n)
+            return err_set(err, ST_INPUT, "more than %d motion tokens with one text", INT32_MAX / 2);
+        int32_t capacity = t->capacity == 0 ? n : 2 * (t->n_codes + n);
+        if (capacity > t->capacity) {
+            int32_t *grown = realloc(t->codes, (size_t)capacity * sizeof *grown);
+            if (!grown)
+                return err_memory(err, "codes of a text", (size_t)capacity * sizeof *grown);
+            t->codes = grown;
+            t->capacity = capacity;
         }
-        t->codes[t->n_codes++] = codes[i];
     }
+    memcpy(t->codes + t->n_codes, codes, (size_t)n * sizeof *codes);
+    t->n_codes += n;
     return ST_OK;
 }
 
@@ -172,6 +174,11 @@ static enum status index_lengths(struct examples *x, struct err *err)
         t->max_len = own[t->n_rows - 1];
         t->median_len = t->n_rows % 2 ? own[middle] : (int32_t)(((int64_t)own[middle - 1] + own[middle]) / 2);
         codes_sort(t);
+        int32_t *exact = realloc(t->codes, (size_t)t->n_codes * sizeof *exact);
+        if (exact) { /* giving space back cannot matter to the rest */
+            t->codes = exact;
+            t->capacity = t->n_codes;
+        }
     }
     qsort(lens, (size_t)x->n_rows, sizeof *lens, compare_int);
     x->median_len = lens[x->n_rows / 2];

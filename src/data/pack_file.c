@@ -16,17 +16,26 @@ void data__h5_quiet(void)
     H5PLset_loading_state(0); /* a file may name a filter, but not have it loaded from somewhere */
 }
 
+#define REASON_BYTES 400
+
+/* Of a failed system call HDF5 tells times, buffers and offsets; only the system's own words are kept. */
 static herr_t innermost(unsigned n, const H5E_error2_t *error, void *user)
 {
+    static const char words[] = "error message = '";
     char *text = user;
-    if (n == 0)
-        snprintf(text, 200, "%s", error->desc ? error->desc : "");
+    if (n > 0 || !error->desc)
+        return 0;
+    const char *system = strstr(error->desc, words);
+    snprintf(text, REASON_BYTES, "%s", system ? system + strlen(words) : error->desc);
+    char *end = system ? strchr(text, '\'') : NULL;
+    if (end)
+        *end = 0;
     return 0;
 }
 
 enum status data__h5_fail(struct err *err, enum status status, const char *path, const char *what)
 {
-    char text[200] = "";
+    char text[REASON_BYTES] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, text);
     err_set(err, status, "\"%s\": %s%s%s", path, what, *text ? ": " : "", text);
     return status == ST_ENV
@@ -41,11 +50,8 @@ hid_t data__h5_access(void)
     if (access >= 0)
         H5Pset_file_locking(access, false, true);
 #endif
-    if (access >= 0) {
+    if (access >= 0)
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-        H5Pset_cache(access, 0, CACHE_SLOTS, CACHE_BYTES,
-                     0.75); /* rows of a large pack are read in any order */
-    }
     return access;
 }
 
@@ -60,6 +66,7 @@ enum status data__pack_file_open(const char *path, hid_t *file, struct err *err)
         return err_hint(err, "make it with `smgpt-dist pack`, or fetch it again");
     }
     hid_t access = data__h5_access();
+    H5Pset_cache(access, 0, CACHE_SLOTS, CACHE_BYTES, 0.75); /* rows of a large pack are read in any order */
     *file = H5Fopen(path, H5F_ACC_RDONLY, access);
     enum status status = *file < 0 ? data__h5_fail(err, ST_INPUT, path, "cannot open") : ST_OK;
     H5Pclose(access);
@@ -151,7 +158,8 @@ enum status data__pack_header_read(hid_t file, const char *path, struct pack_hea
     out->base_vocab_size = (int32_t)base;
     TRY(read_hash(file, path, "tokenizer_sha256", out->tokenizer_sha256, err));
     TRY(read_hash(file, path, "source_sha256", out->source_sha256, err));
-    return read_hash(file, path, "options_sha256", out->options_sha256, err);
+    TRY(read_hash(file, path, "options_sha256", out->options_sha256, err));
+    return read_hash(file, path, "rows_sha256", out->rows_sha256, err);
 }
 
 static bool write_attribute(hid_t file, const char *name, hid_t file_type, hid_t memory_type,
@@ -166,6 +174,17 @@ static bool write_attribute(hid_t file, const char *name, hid_t file_type, hid_t
     return good;
 }
 
+static enum status write_hash(hid_t file, const char *path, const char *name, const char *hex,
+                              struct err *err)
+{
+    hid_t text = H5Tcopy(H5T_C_S1);
+    bool good = H5Tset_size(text, SHA256_HEX_BYTES - 1) >= 0 && H5Tset_strpad(text, H5T_STR_NULLPAD) >= 0 &&
+                write_attribute(file, name, text, text, hex);
+    enum status status = good ? ST_OK : data__h5_fail(err, ST_ENV, path, "cannot write the attributes");
+    H5Tclose(text);
+    return status;
+}
+
 enum status data__pack_header_write(hid_t file, const char *path, const struct pack_header *h,
                                     struct err *err)
 {
@@ -177,19 +196,41 @@ enum status data__pack_header_write(hid_t file, const char *path, const struct p
                    {"vocab_size", h->vocab_size},
                    {"base_vocab_size", h->base_vocab_size},
                    {"template_version", PACK_TEMPLATE_VERSION}};
-    const struct {
-        const char *name, *value;
-    } hashes[] = {{"tokenizer_sha256", h->tokenizer_sha256},
-                  {"source_sha256", h->source_sha256},
-                  {"options_sha256", h->options_sha256}};
-    bool good = true;
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        good = good &&
-               write_attribute(file, numbers[i].name, H5T_STD_I64LE, H5T_NATIVE_INT64, &numbers[i].value);
-    hid_t text = H5Tcopy(H5T_C_S1);
-    good = good && H5Tset_size(text, SHA256_HEX_BYTES - 1) >= 0 && H5Tset_strpad(text, H5T_STR_NULLPAD) >= 0;
-    for (size_t i = 0; i < sizeof hashes / sizeof *hashes; i++)
-        good = good && write_attribute(file, hashes[i].name, text, text, hashes[i].value);
-    H5Tclose(text);
-    return good ? ST_OK : data__h5_fail(err, ST_ENV, path, "cannot write the attributes");
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (!write_attribute(file, numbers[i].name, H5T_STD_I64LE, H5T_NATIVE_INT64, &numbers[i].value))
+            return data__h5_fail(err, ST_ENV, path, "cannot write the attributes");
+    }
+    TRY(write_hash(file, path, "tokenizer_sha256", h->tokenizer_sha256, err));
+    TRY(write_hash(file, path, "source_sha256", h->source_sha256, err));
+    return write_hash(file, path, "options_sha256", h->options_sha256, err);
+}
+
+enum status data__pack_hash_write(hid_t file, const char *path, const char *rows_sha256, struct err *err)
+{
+    return write_hash(file, path, "rows_sha256", rows_sha256, err);
+}
+
+void data__rows_hash_init(struct rows_hash *h)
+{
+    *h = (struct rows_hash){0};
+    sha256_init(&h->offsets);
+    sha256_init(&h->ids);
+    sha256_init(&h->labels);
+}
+
+void data__rows_hash_hex(struct rows_hash groups[2], char hex[SHA256_HEX_BYTES])
+{
+    struct sha256 all;
+    sha256_init(&all);
+    for (int i = 0; i < 2; i++) {
+        const int64_t counts[2] = {groups[i].n_rows, groups[i].n_tokens};
+        struct sha256 *parts[3] = {&groups[i].offsets, &groups[i].ids, &groups[i].labels};
+        sha256_update(&all, counts, sizeof counts);
+        for (int part = 0; part < 3; part++) {
+            unsigned char digest[32];
+            sha256_final(parts[part], digest);
+            sha256_update(&all, digest, sizeof digest);
+        }
+    }
+    sha256_hex(&all, hex);
 }

@@ -86,6 +86,7 @@ enum status data__group_open(struct group_writer *g, hid_t file, const char *pat
 {
     const int64_t zero = 0;
     *g = (struct group_writer){.path = path, .name = name};
+    data__rows_hash_init(&g->hash);
     for (int i = 0; i < N_SERIES; i++)
         g->series[i].dataset = -1;
     g->group = H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
@@ -93,17 +94,22 @@ enum status data__group_open(struct group_writer *g, hid_t file, const char *pat
         return data__h5_fail(err, ST_ENV, path, "cannot make a group");
     for (int i = 0; i < N_SERIES; i++)
         TRY(series_open(g, i, err));
+    sha256_update(&g->hash.offsets, &zero, sizeof zero);
     return series_add(g, SERIES_OFFSETS, &zero, 1, err);
 }
 
 enum status data__group_add(struct group_writer *g, const struct row *row, int64_t source_row,
                             struct err *err)
 {
-    g->n_tokens += row->ids.n;
-    g->n_rows++;
+    struct rows_hash *h = &g->hash;
+    h->n_tokens += row->ids.n;
+    h->n_rows++;
+    sha256_update(&h->offsets, &h->n_tokens, sizeof h->n_tokens);
+    sha256_update(&h->ids, row->ids.data, (size_t)row->ids.n * sizeof *row->ids.data);
+    sha256_update(&h->labels, row->labels.data, (size_t)row->labels.n * sizeof *row->labels.data);
     TRY(series_add(g, SERIES_IDS, row->ids.data, row->ids.n, err));
     TRY(series_add(g, SERIES_LABELS, row->labels.data, row->labels.n, err));
-    TRY(series_add(g, SERIES_OFFSETS, &g->n_tokens, 1, err));
+    TRY(series_add(g, SERIES_OFFSETS, &h->n_tokens, 1, err));
     return series_add(g, SERIES_SOURCE, &source_row, 1, err);
 }
 

@@ -222,7 +222,8 @@ static enum status series_check(struct pack *p, int group, int series, bool keep
                              first, n, block, err);
         if (status == ST_OK)
             status = check_values(p, group, series, block, first, n, err);
-        sha256_update(sha, block, (size_t)n * sizeof *block);
+        if (status == ST_OK)
+            sha256_update(sha, block, (size_t)n * sizeof *block);
     }
     if (keep && status == ST_OK)
         g->kept[series] = values;
@@ -231,28 +232,30 @@ static enum status series_check(struct pack *p, int group, int series, bool keep
     return status;
 }
 
-/* The hash is over, for train and then eval: number of rows and of tokens, offsets, ids, labels. */
-static enum status pack_check(struct pack *p, struct pack_info *info, struct err *err)
+static enum status pack_check(struct pack *p, struct pack_info *info, const char *rows_sha256,
+                              int64_t memory_max_bytes, struct err *err)
 {
-    struct sha256 sha;
-    sha256_init(&sha);
+    struct rows_hash hashes[2];
     int64_t n_bytes = (p->groups[0].n_tokens + p->groups[1].n_tokens) * 2 * (int64_t)sizeof(int32_t);
-    bool keep = n_bytes < MEMORY_MAX_BYTES;
+    bool keep = n_bytes < memory_max_bytes;
     for (int i = 0; i < 2; i++) {
         const struct group *g = &p->groups[i];
-        const int64_t counts[2] = {g->n_rows, g->n_tokens};
-        sha256_update(&sha, counts, sizeof counts);
-        sha256_update(&sha, g->offsets, ((size_t)g->n_rows + 1) * sizeof *g->offsets);
-        TRY(series_check(p, i, 0, keep, &sha, err));
-        TRY(series_check(p, i, 1, keep, &sha, err));
-        info->n_rows[i] = g->n_rows;
-        info->n_tokens[i] = g->n_tokens;
+        data__rows_hash_init(&hashes[i]);
+        info->n_rows[i] = hashes[i].n_rows = g->n_rows;
+        info->n_tokens[i] = hashes[i].n_tokens = g->n_tokens;
+        sha256_update(&hashes[i].offsets, g->offsets, ((size_t)g->n_rows + 1) * sizeof *g->offsets);
+        TRY(series_check(p, i, 0, keep, &hashes[i].ids, err));
+        TRY(series_check(p, i, 1, keep, &hashes[i].labels, err));
         for (int64_t r = 0; r < g->n_rows; r++) {
             if (g->offsets[r + 1] - g->offsets[r] > info->max_row_tokens)
                 info->max_row_tokens = (int32_t)(g->offsets[r + 1] - g->offsets[r]);
         }
     }
-    sha256_hex(&sha, info->sha256);
+    data__rows_hash_hex(hashes, info->sha256);
+    if (*rows_sha256 && strcmp(rows_sha256, info->sha256)) {
+        err_set(err, ST_INPUT, "\"%s\": its rows are not those it was made with (rows_sha256)", p->path);
+        return err_hint(err, "make it again with `smgpt-dist pack`");
+    }
     for (int i = 0; i < 2 && !keep; i++) {
         p->row[i] = malloc(((size_t)info->max_row_tokens + 1) * sizeof *p->row[i]);
         if (!p->row[i])
@@ -261,7 +264,8 @@ static enum status pack_check(struct pack *p, struct pack_info *info, struct err
     return ST_OK;
 }
 
-static enum status pack_fill(struct pack *p, const char *path, struct pack_info *info, struct err *err)
+static enum status pack_fill(struct pack *p, const char *path, struct pack_info *info,
+                             int64_t memory_max_bytes, struct err *err)
 {
     struct pack_header h;
     snprintf(p->path, sizeof p->path, "%s", path);
@@ -276,7 +280,7 @@ static enum status pack_fill(struct pack *p, const char *path, struct pack_info 
     memcpy(info->options_sha256, h.options_sha256, SHA256_HEX_BYTES);
     TRY(group_open(p, PACK_TRAIN, err));
     TRY(group_open(p, PACK_EVAL, err));
-    return pack_check(p, info, err);
+    return pack_check(p, info, h.rows_sha256, memory_max_bytes, err);
 }
 
 static void file_close(struct pack *p)
@@ -293,7 +297,8 @@ static void file_close(struct pack *p)
     p->file = -1;
 }
 
-enum status pack_open(struct pack **out, const char *path, struct pack_info *info, struct err *err)
+enum status data__pack_read(struct pack **out, const char *path, struct pack_info *info,
+                            int64_t memory_max_bytes, struct err *err)
 {
     *out = NULL;
     *info = (struct pack_info){0};
@@ -303,7 +308,7 @@ enum status pack_open(struct pack **out, const char *path, struct pack_info *inf
     p->file = -1;
     for (int i = 0; i < 2; i++)
         p->groups[i].ids = p->groups[i].labels = -1;
-    enum status status = pack_fill(p, path, info, err);
+    enum status status = pack_fill(p, path, info, memory_max_bytes, err);
     if (status != ST_OK) {
         pack_close(p);
         return status;
@@ -312,6 +317,14 @@ enum status pack_open(struct pack **out, const char *path, struct pack_info *inf
         file_close(p); /* all is in memory */
     *out = p;
     return ST_OK;
+}
+
+enum status pack_open(struct pack **out, const char *path, struct pack_info *info, struct err *err)
+{
+    *out = NULL;
+    *info = (struct pack_info){0};
+    TRY(data__pack_probe(path, err));
+    return data__pack_read(out, path, info, MEMORY_MAX_BYTES, err);
 }
 
 void pack_close(struct pack *p)

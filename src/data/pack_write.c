@@ -92,7 +92,8 @@ static bool already_there(const char *path, const struct pack_header *want)
     hid_t file;
     struct pack_header have;
     struct err ignored = ERR_INIT;
-    if (!file_exists(path) || data__pack_file_open(path, &file, &ignored) != ST_OK)
+    if (!file_exists(path) || data__pack_probe(path, &ignored) != ST_OK ||
+        data__pack_file_open(path, &file, &ignored) != ST_OK)
         return false;
     bool same = data__pack_header_read(file, path, &have, &ignored) == ST_OK && have.stage == want->stage &&
                 have.vocab_size == want->vocab_size && have.base_vocab_size == want->base_vocab_size &&
@@ -186,6 +187,8 @@ static enum status pack_rows(struct packing *p, const int64_t *rows, int64_t n, 
 static enum status pack_groups(struct packing *p, hid_t file, struct err *err)
 {
     int64_t *rows[2], n[2];
+    struct rows_hash hashes[2];
+    char hex[SHA256_HEX_BYTES];
     TRY(split_make(examples_count(p->x), p->o->split_test_size, p->o->split_seed, &rows[PACK_TRAIN],
                    &n[PACK_TRAIN], &rows[PACK_EVAL], &n[PACK_EVAL], err));
     enum status status = ST_OK;
@@ -196,10 +199,13 @@ static enum status pack_groups(struct packing *p, hid_t file, struct err *err)
             status = pack_rows(p, rows[group], n[group], &g, (enum pack_group)group, err);
         enum status closed = data__group_close(&g, status == ST_OK, err);
         status = status == ST_OK ? closed : status;
+        hashes[group] = g.hash;
     }
     free(rows[PACK_TRAIN]);
     free(rows[PACK_EVAL]);
-    return status;
+    TRY(status);
+    data__rows_hash_hex(hashes, hex);
+    return data__pack_hash_write(file, p->path, hex, err);
 }
 
 static enum status report_dropped(const struct packing *p, struct err *err)
@@ -227,6 +233,7 @@ static enum status write_file(struct packing *p, const char *tmp_path, const str
                               struct err *err)
 {
     hid_t access = data__h5_access();
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110); /* with sums over HDF5's own tables too */
     hid_t file = H5Fcreate(tmp_path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     enum status status = file < 0 ? data__h5_fail(err, ST_ENV, tmp_path, "cannot make the file")
                                   : data__pack_header_write(file, tmp_path, header, err);
