@@ -70,7 +70,7 @@ static enum status fill_block(struct assembly *s, const char *dir, const struct 
     TRY(safetensors_open_model(&st, dir, err));
     tensor_list_sort(&st.tensors);
     fingerprint(config, &st.tensors, s->model_sha256);
-    enum status result = weights_fill(s->block.data, &s->arch, DT_F32, &st.tensors, err);
+    enum status result = weights_fill(s->block.data, &s->arch, s->matrix, &st.tensors, err);
     if (result != ST_OK)
         err_where(err, "%s", dir);
     safetensors_close(&st);
@@ -81,7 +81,7 @@ static enum status read_weights(struct assembly *s, const char *dir, const struc
                                 struct err *err)
 {
     struct comm *c = s->comm;
-    size_t bytes = weights_block_bytes(&s->arch, DT_F32);
+    size_t bytes = weights_block_bytes(&s->arch, s->matrix);
     TRY(comm_agree(c, bytes ? ST_OK : err_memory(err, "the list of weights", 0), err));
     TRY(c->ops->shared_alloc(c, bytes, &s->block, err));
     enum status st = c->rank == 0 ? fill_block(s, dir, config, err) : ST_OK;
@@ -89,7 +89,7 @@ static enum status read_weights(struct assembly *s, const char *dir, const struc
     TRY(c->ops->bcast(c, 0, s->model_sha256, sizeof s->model_sha256, err));
     TRY(c->ops->bcast_nodes(c, s->block.data, bytes, err));
     TRY(c->ops->barrier(c, err));
-    return comm_agree(c, weights_bind(&s->weights, &s->arch, DT_F32, s->block.data, s->ops, s->dev, err),
+    return comm_agree(c, weights_bind(&s->weights, &s->arch, s->matrix, s->block.data, s->ops, s->dev, err),
                       err);
 }
 
@@ -98,7 +98,10 @@ enum status assembly_open(struct assembly *s, struct comm *comm, const struct op
 {
     struct buf config = BUF_INIT;
     *s = (struct assembly){.comm = comm};
-    struct device_options d = {.n_threads = (int)o->threads, .cpu_path = o->cpu_path, .compute = COMPUTE_F32};
+    bool bf16 = strcmp(o->compute, "bfloat16") == 0;
+    struct device_options d = {
+        .n_threads = (int)o->threads, .cpu_path = o->cpu_path, .compute = bf16 ? COMPUTE_BF16 : COMPUTE_F32};
+    s->matrix = bf16 ? DT_BF16 : DT_F32;
     s->ops = ops_by_name(strcmp(o->cpu_path, "reference") == 0 ? "reference" : "cpu");
     TRY(comm_agree(comm, s->ops->open(&s->dev, &d, err), err));
     enum status st = read_config(s, dir, &config, err);

@@ -4,6 +4,8 @@
 #include "ranks.h"
 #include "util/log.h"
 
+#include <string.h>
+
 static enum status run(struct options *o, const char *model_path, const char *merged, struct err *err)
 {
     struct comm comm;
@@ -12,6 +14,7 @@ static enum status run(struct options *o, const char *model_path, const char *me
     bool untied = false;
     TRY(argument_needed("--model_path", model_path, err));
     TRY(argument_needed("--merged", merged, err));
+    strcpy(o->compute, "float32"); /* merging in bfloat16 would lose most of what LoRA adds */
     TRY(ranks_open_self(&comm, o, err));
     enum status st = model_path_resolve(&path, model_path, err);
     if (st == ST_OK)

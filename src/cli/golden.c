@@ -1,30 +1,18 @@
 /* Comparison with goldens: forward and gradients of the first step, the trajectory, evaluation rows, greedy
  * decoding. Files that a directory lacks are passed over; files that are there must be right. */
 #include "golden.h"
-#include "assemble.h"
 #include "checkpoint/safetensors.h"
 #include "data/batch.h"
 #include "generate/generate.h"
+#include "golden_internal.h"
 #include "measure.h"
 #include "train/adapter.h"
 #include "train/train.h"
-#include "util/json.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define GOLDEN_JSON_BYTES (256u << 20)
-
-struct golden {
-    const char *dir, *out_dir;
-    struct comm *comm;
-    const struct options *o;
-    struct golden_result *result;
-    struct assembly s;
-    float *host; /* [n_values] scratch */
-};
 
 static const char *const names[N_GOLDEN_MEASURES] = {"logits",        "forward loss",    "gradients",
                                                      "step loss",     "gradient norm",   "learning rate",
@@ -52,7 +40,7 @@ static double relative(double ours, double theirs)
     return theirs == 0 ? fabs(ours) : fabs(ours - theirs) / fabs(theirs);
 }
 
-static enum status read_json(struct golden *g, const char *name, json_t **out, struct err *err)
+enum status golden__read(struct golden *g, const char *name, json_t **out, struct err *err)
 {
     char path[PATH_BYTES];
     *out = NULL;
@@ -60,7 +48,7 @@ static enum status read_json(struct golden *g, const char *name, json_t **out, s
     return file_exists(path) ? json_read_file(out, path, GOLDEN_JSON_BYTES, err) : ST_OK;
 }
 
-static enum status open_adapter_dir(struct golden *g, const char *name, struct err *err)
+enum status golden__open(struct golden *g, const char *name, struct err *err)
 {
     struct model_path p = {0};
     TRY(path_join(p.model_dir, g->dir, "model", err));
@@ -192,8 +180,8 @@ static enum status forward_rows(struct golden *g, const json_t *ids, const json_
 static enum status check_forward(struct golden *g, struct err *err)
 {
     json_t *ids, *expected = NULL;
-    TRY(read_json(g, "forward_ids.json", &ids, err));
-    enum status st = read_json(g, "forward.json", &expected, err);
+    TRY(golden__read(g, "forward_ids.json", &ids, err));
+    enum status st = golden__read(g, "forward.json", &expected, err);
     struct safetensors logits = {0}, grads = {0};
     float *grad = calloc((size_t)g->s.params.n_values + 1, sizeof *grad);
     if (st == ST_OK && !grad)
@@ -215,7 +203,7 @@ static enum status check_forward(struct golden *g, struct err *err)
 }
 
 /* Lines of a JSONL file whose objects have the key "loss" (and "step"), in a list. */
-static enum status read_steps(const char *path, json_t **out, struct err *err)
+enum status golden__steps(const char *path, json_t **out, struct err *err)
 {
     struct buf text = BUF_INIT;
     TRY(file_read(path, GOLDEN_JSON_BYTES, &text, err));
@@ -235,7 +223,7 @@ static enum status read_steps(const char *path, json_t **out, struct err *err)
     return st;
 }
 
-static double field(const json_t *o, const char *key)
+double golden__field(const json_t *o, const char *key)
 {
     const json_t *v = json_object_get(o, key);
     return json_is_number(v) ? json_number_value(v) : NAN;
@@ -245,15 +233,16 @@ static enum status compare_steps(struct golden *g, const char *ours_path, const 
                                  struct err *err)
 {
     json_t *ours = NULL;
-    enum status st = read_steps(ours_path, &ours, err);
+    enum status st = golden__steps(ours_path, &ours, err);
     if (st == ST_OK && json_array_size(ours) != json_array_size(theirs))
         st = err_set(err, ST_DEFECT, "%zu steps were logged, %zu expected", json_array_size(ours),
                      json_array_size(theirs));
     for (size_t i = 0; st == ST_OK && i < json_array_size(theirs); i++) {
         const json_t *a = json_array_get(ours, i), *b = json_array_get(theirs, i);
-        note(g, GOLDEN_STEP_LOSS, relative(field(a, "loss"), field(b, "loss")));
-        note(g, GOLDEN_GRAD_NORM, relative(field(a, "grad_norm"), field(b, "grad_norm")));
-        note(g, GOLDEN_LEARNING_RATE, fabs(field(a, "learning_rate") - field(b, "learning_rate")));
+        note(g, GOLDEN_STEP_LOSS, relative(golden__field(a, "loss"), golden__field(b, "loss")));
+        note(g, GOLDEN_GRAD_NORM, relative(golden__field(a, "grad_norm"), golden__field(b, "grad_norm")));
+        note(g, GOLDEN_LEARNING_RATE,
+             fabs(golden__field(a, "learning_rate") - golden__field(b, "learning_rate")));
     }
     json_decref(ours);
     return st;
@@ -270,16 +259,16 @@ static void golden_options(struct train_options *t, const struct golden *g, cons
 {
     const json_t *o = json_object_get(totals, "options");
     *t = (struct train_options){.stage = 3,
-                                .batch_train = (int32_t)field(o, "batch"),
-                                .grad_accum = (int32_t)field(o, "ga"),
+                                .batch_train = (int32_t)golden__field(o, "batch"),
+                                .grad_accum = (int32_t)golden__field(o, "ga"),
                                 .seed = 42,
                                 .share_prefix = g->o->share_prefix,
                                 .epochs = 1,
                                 .max_steps = n_steps,
-                                .lr = field(o, "lr"),
+                                .lr = golden__field(o, "lr"),
                                 .warmup_ratio = 0.1,
-                                .weight_decay = field(o, "weight_decay"),
-                                .max_grad_norm = field(o, "max_grad_norm"),
+                                .weight_decay = golden__field(o, "weight_decay"),
+                                .max_grad_norm = golden__field(o, "max_grad_norm"),
                                 .adam_beta1 = 0.9,
                                 .adam_beta2 = 0.999,
                                 .adam_epsilon = 1e-8,
@@ -292,7 +281,7 @@ static void golden_options(struct train_options *t, const struct golden *g, cons
     snprintf(t->out_dir, sizeof t->out_dir, "%s", g->out_dir);
 }
 
-static enum status run_training(struct golden *g, const json_t *totals, int64_t n_steps, struct err *err)
+enum status golden__train(struct golden *g, const json_t *totals, int64_t n_steps, struct err *err)
 {
     struct train_options t;
     struct train_result result = {0};
@@ -344,13 +333,13 @@ static enum status check_training(struct golden *g, struct err *err)
 {
     char path[PATH_BYTES], ours[PATH_BYTES];
     json_t *totals, *steps = NULL;
-    TRY(read_json(g, "train_totals.json", &totals, err));
+    TRY(golden__read(g, "train_totals.json", &totals, err));
     enum status st = path_join(path, g->dir, "train.jsonl", err);
     if (st == ST_OK && totals)
-        st = read_steps(path, &steps, err);
+        st = golden__steps(path, &steps, err);
     int64_t n = (int64_t)json_array_size(steps);
     if (st == ST_OK && n)
-        st = run_training(g, totals, n, err);
+        st = golden__train(g, totals, n, err);
     if (st == ST_OK && n)
         st = path_join(ours, g->out_dir, "train_log.jsonl", err);
     if (st == ST_OK && n)
@@ -368,9 +357,9 @@ static enum status eval_row(struct golden *g, struct pack *pack, const json_t *w
     int32_t n;
     double sum;
     int64_t n_labels;
-    TRY(pack_row(pack, PACK_EVAL, (int64_t)field(want, "row"), &ids, &labels, &n, err));
+    TRY(pack_row(pack, PACK_EVAL, (int64_t)golden__field(want, "row"), &ids, &labels, &n, err));
     TRY(measure_row(g->s.model, ids, labels, n, &sum, &n_labels, err));
-    note(g, GOLDEN_EVAL_ROWS, relative(sum, field(want, "loss_sum")));
+    note(g, GOLDEN_EVAL_ROWS, relative(sum, golden__field(want, "loss_sum")));
     return ST_OK;
 }
 
@@ -380,7 +369,7 @@ static enum status check_eval(struct golden *g, struct err *err)
     json_t *expected;
     struct pack *pack = NULL;
     struct pack_info info;
-    TRY(read_json(g, "eval.json", &expected, err));
+    TRY(golden__read(g, "eval.json", &expected, err));
     enum status st = path_join(path, g->dir, "pack.h5", err);
     if (st == ST_OK && expected)
         st = pack_open(&pack, path, &info, err);
@@ -418,7 +407,7 @@ static enum status greedy_case(struct golden *g, const json_t *c, struct err *er
 static enum status check_greedy(struct golden *g, struct err *err)
 {
     json_t *expected;
-    TRY(read_json(g, "generate.json", &expected, err));
+    TRY(golden__read(g, "generate.json", &expected, err));
     const json_t *cases = json_object_get(expected, "cases");
     enum status st = ST_OK;
     for (size_t i = 0; st == ST_OK && i < json_array_size(cases); i++)
@@ -431,15 +420,15 @@ static enum status check_greedy(struct golden *g, struct err *err)
 static enum status read_noise(struct golden *g, struct err *err)
 {
     json_t *n;
-    TRY(read_json(g, "noise.json", &n, err));
+    TRY(golden__read(g, "noise.json", &n, err));
     const json_t *forward = json_object_get(n, "forward_vs_f64"),
                  *train = json_object_get(n, "train_vs_float64");
     double *noise = g->result->noise;
-    noise[GOLDEN_LOGITS] = field(json_object_get(forward, "logits"), "abs_max");
-    noise[GOLDEN_GRADIENTS] = field(json_object_get(forward, "grads"), "over_max_value");
-    noise[GOLDEN_STEP_LOSS] = field(train, "loss_rel_max");
-    noise[GOLDEN_GRAD_NORM] = field(train, "grad_norm_rel_max");
-    noise[GOLDEN_FINAL_ADAPTER] = field(train, "final_param_abs_max");
+    noise[GOLDEN_LOGITS] = golden__field(json_object_get(forward, "logits"), "abs_max");
+    noise[GOLDEN_GRADIENTS] = golden__field(json_object_get(forward, "grads"), "over_max_value");
+    noise[GOLDEN_STEP_LOSS] = golden__field(train, "loss_rel_max");
+    noise[GOLDEN_GRAD_NORM] = golden__field(train, "grad_norm_rel_max");
+    noise[GOLDEN_FINAL_ADAPTER] = golden__field(train, "final_param_abs_max");
     json_decref(n);
     for (int i = 0; i < N_GOLDEN_MEASURES; i++)
         if (noise[i] * 5 > g->result->limit[i])
@@ -458,7 +447,7 @@ enum status golden_check(const char *dir, const char *out_dir, struct comm *comm
     }
     enum status st = read_noise(&g, err);
     if (st == ST_OK)
-        st = open_adapter_dir(&g, "init_adapter", err);
+        st = golden__open(&g, "init_adapter", err);
     if (st == ST_OK)
         st = check_forward(&g, err);
     if (st == ST_OK)

@@ -29,6 +29,21 @@ struct golden_result {
 const char *golden_name(enum golden_measure m);
 
 /* Fills result with what dir has files for. out_dir takes the trajectory's log and checkpoints. */
+/* The distance of bfloat16 trajectories to the float64 one: ours beside those that dir records of
+ * transformers. */
+enum bf16_measure { BF16_LOSS, BF16_GRAD_NORM, BF16_FINAL_ADAPTER, N_BF16_MEASURES };
+struct golden_distance {
+    double rms, max; /* loss and norm relative, adapter absolute */
+};
+struct golden_bf16 {
+    struct golden_distance ours[N_BF16_MEASURES];
+    struct golden_distance theirs[2][N_BF16_MEASURES]; /* bfloat16 weights; the same under autocast */
+};
+const char *golden_bf16_name(enum bf16_measure m);
+/* ST_INPUT when dir has no bfloat16 records (train_float64.jsonl, train_bf16.jsonl, ...). */
+enum status golden_check_bf16(const char *dir, const char *out_dir, struct comm *comm,
+                              const struct options *o, struct golden_bf16 *result, struct err *err);
+
 enum status golden_check(const char *dir, const char *out_dir, struct comm *comm, const struct options *o,
                          struct golden_result *result, struct err *err);
 

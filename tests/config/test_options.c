@@ -181,7 +181,7 @@ static void test_bad_assignments(void **state)
         {"shuffle=maybe", "neither true nor false"},
         {"schedule=cosin", "is not one of: cosine, linear, constant"},
         {"schedule=", "is not one of"},
-        {"compute=bfloat16", "compute bfloat16 is not built yet"},
+        {"compute=float16", "compute float16 is not built yet"},
         {"compute=float", "is not one of: auto, float32"},
         {"optim=adamw_8bit", "optim adamw_8bit is not built yet"},
         {"optim=sgd", "is not one of: adamw"},
@@ -535,7 +535,7 @@ static void test_help(void **state)
         assert_non_null(strstr(b.data, line));
     }
     assert_non_null(strstr(b.data, "DATA_JSON_PATH"));
-    assert_non_null(strstr(b.data, "auto, float32; not built yet: bfloat16, float16"));
+    assert_non_null(strstr(b.data, "auto, float32, bfloat16; not built yet: float16"));
     assert_non_null(strstr(b.data, "hf_user (variable HF_USER) = not built yet"));
     json_decref(all);
     buf_release(&b);
