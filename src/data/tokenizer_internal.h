@@ -63,10 +63,11 @@ int tokenizer__char_to_byte(uint32_t c); /* -1 if the character stands for no by
 /* --- character classes (tokenizer_classes.c) --- */
 
 enum char_class {
-    CLASS_LETTER = 1, /* general category L* */
-    CLASS_NUMBER = 2, /* Nd, Nl, No, as the splitting patterns have it */
-    CLASS_SPACE = 4,  /* White_Space */
-    CLASS_NUMERIC = 8 /* Nd, Nl, No, as the Digits pre-tokenizer has it (a newer Unicode) */
+    CLASS_LETTER = 1,  /* general category L* */
+    CLASS_NUMBER = 2,  /* Nd, Nl, No, as the splitting patterns have it */
+    CLASS_SPACE = 4,   /* White_Space */
+    CLASS_NUMERIC = 8, /* Nd, Nl, No, as the Digits pre-tokenizer has it (a newer Unicode) */
+    CLASS_WORD = 16    /* \w, of added tokens with single_word */
 };
 struct char_classes {
     uint16_t block[0x1100]; /* of 256 characters each */
@@ -78,7 +79,6 @@ static inline int class_of(const struct char_classes *c, uint32_t ch)
 {
     return c->blocks[c->block[ch >> 8]][ch & 0xff];
 }
-bool tokenizer__is_word(uint32_t c); /* \w of added tokens with single_word */
 
 /* --- vocabulary and merges (tokenizer_vocab.c) --- */
 

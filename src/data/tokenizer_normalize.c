@@ -104,6 +104,36 @@ static bool text_is_stable(const struct normal_step *s, const char *text, size_t
     return true;
 }
 
+/* The library's normalizer knows Unicode 9. Marks and composites that came later change nothing there and
+ * are as any starter; utf8proc is newer. Copied as they are, with what is between them normalized apart. */
+static bool is_newer(int32_t c)
+{
+    /* clang-format off */
+    static const struct { int32_t first, last; } newer[] = {
+        {0x7fd, 0x7fd}, {0x897, 0x89f}, {0x8ca, 0x8d3}, {0x9fe, 0x9fe}, {0xc3c, 0xc3c}, {0xd3b, 0xd3c},
+        {0xeba, 0xeba}, {0xece, 0xece}, {0x1715, 0x1715}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfa},
+        {0x32ff, 0x32ff}, {0xa7f2, 0xa7f4}, {0xa82c, 0xa82c}, {0xab69, 0xab69}, {0x10781, 0x10785},
+        {0x10787, 0x107b0}, {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10d69, 0x10d6d}, {0x10eab, 0x10eac},
+        {0x10efc, 0x10eff}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x11241, 0x11241},
+        {0x1133b, 0x1133b}, {0x11382, 0x113d0}, {0x1145e, 0x1145e}, {0x11839, 0x1183a}, {0x11930, 0x11938},
+        {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34}, {0x11a47, 0x11a47},
+        {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97}, {0x11f41, 0x11f42},
+        {0x1611e, 0x1612f}, {0x16d63, 0x16d6a}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136},
+        {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}, {0x1e5ee, 0x1e5ef}, {0x1f16c, 0x1f16c},
+        {0x1fbf0, 0x1fbf9},
+    };
+    /* clang-format on */
+    size_t low = 0, high = sizeof newer / sizeof newer[0];
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (newer[middle].last < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < sizeof newer / sizeof newer[0] && newer[low].first <= c;
+}
+
 static int combining_class(int32_t c)
 {
     return utf8proc_get_property(c)->combining_class;
@@ -143,32 +173,28 @@ static void sort_all_marks(int32_t *points, int32_t *spare, size_t n)
     }
 }
 
-static enum status decompose(struct ids *points, const char *text, size_t n_bytes, int options,
-                             struct err *err)
+/* Appends the decomposition of one character. */
+static enum status decompose(struct ids *points, uint32_t c, int options, struct err *err)
 {
-    for (size_t at = 0; at < n_bytes;) {
-        int n_char, last = 0;
-        uint32_t c = utf8_get(text + at, &n_char);
-        at += (size_t)n_char;
-        TRY(tokenizer__ids_reserve(points, 32, err)); /* the longest decomposition has 18 */
-        utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, points->data + points->n, 32,
-                                                     (utf8proc_option_t)options, &last);
-        if (n < 0 || n > 32)
-            return err_set(err, ST_DEFECT, "U+%04X has no decomposition", (unsigned)c);
-        points->n += (int)n;
-    }
+    int last = 0;
+    TRY(tokenizer__ids_reserve(points, 32, err)); /* the longest decomposition has 18 */
+    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, points->data + points->n, 32,
+                                                 (utf8proc_option_t)options, &last);
+    if (n < 0 || n > 32)
+        return err_set(err, ST_DEFECT, "U+%04X has no decomposition", (unsigned)c);
+    points->n += (int)n;
     return ST_OK;
 }
 
-static enum status normalize_unicode(const struct normal_step *step, struct scratch *s, const char *text,
-                                     size_t n_bytes, struct buf *out, struct err *err)
+/* Orders, composes and writes what was decomposed so far. */
+static enum status flush_points(const struct normal_step *step, struct ids *list, struct buf *out,
+                                struct err *err)
 {
-    int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (step->compat ? UTF8PROC_COMPAT : 0);
-    ids_clear(&s->points);
-    TRY(decompose(&s->points, text, n_bytes, options, err));
-    size_t n = (size_t)s->points.n;
-    TRY(tokenizer__ids_reserve(&s->points, n, err)); /* the spare half for sorting */
-    int32_t *points = s->points.data;
+    size_t n = (size_t)list->n;
+    if (n == 0)
+        return ST_OK;
+    TRY(tokenizer__ids_reserve(list, n, err)); /* the spare half for sorting */
+    int32_t *points = list->data;
     sort_all_marks(points, points + n, n);
     if (step->compose) {
         utf8proc_ssize_t composed =
@@ -181,7 +207,27 @@ static enum status normalize_unicode(const struct normal_step *step, struct scra
         char utf8[4];
         TRY(buf_append(out, utf8, (size_t)tokenizer__utf8_put(utf8, (uint32_t)points[i]), err));
     }
+    ids_clear(list);
     return ST_OK;
+}
+
+static enum status normalize_unicode(const struct normal_step *step, struct scratch *s, const char *text,
+                                     size_t n_bytes, struct buf *out, struct err *err)
+{
+    int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (step->compat ? UTF8PROC_COMPAT : 0);
+    ids_clear(&s->points);
+    for (size_t at = 0; at < n_bytes;) {
+        int n_char;
+        uint32_t c = utf8_get(text + at, &n_char);
+        if (c >= 0x300 && is_newer((int32_t)c)) {
+            TRY(flush_points(step, &s->points, out, err));
+            TRY(buf_append(out, text + at, (size_t)n_char, err));
+        } else {
+            TRY(decompose(&s->points, c, options, err));
+        }
+        at += (size_t)n_char;
+    }
+    return flush_points(step, &s->points, out, err);
 }
 
 enum status tokenizer__normalize(const struct normalizer *n, struct scratch *s, const char *text,

@@ -107,16 +107,16 @@ static int32_t longest_at(const struct added_trie *t, const char *text, size_t n
     return best;
 }
 
-static bool word_before(const char *text, size_t at)
+static bool word_before(const struct char_classes *c, const char *text, size_t at)
 {
     int n;
-    return at > 0 && tokenizer__is_word(utf8_get(utf8_before(text + at), &n));
+    return at > 0 && class_of(c, utf8_get(utf8_before(text + at), &n)) & CLASS_WORD;
 }
 
-static bool word_behind(const char *text, size_t n_bytes, size_t at)
+static bool word_behind(const struct char_classes *c, const char *text, size_t n_bytes, size_t at)
 {
     int n;
-    return at < n_bytes && tokenizer__is_word(utf8_get(text + at, &n));
+    return at < n_bytes && class_of(c, utf8_get(text + at, &n)) & CLASS_WORD;
 }
 
 static size_t space_before(const struct char_classes *c, const char *text, size_t at)
@@ -158,7 +158,8 @@ bool tokenizer__added_next(const struct tokenizer *t, const struct added_trie *t
         *end = s->at =
             stop; /* the search goes on behind the token itself, also behind one that is rejected */
         const struct added_token *a = &t->added.items[*token];
-        if (a->single_word && (word_before(s->text, *start) || word_behind(s->text, s->n_bytes, stop)))
+        if (a->single_word && (word_before(&t->classes, s->text, *start) ||
+                               word_behind(&t->classes, s->text, s->n_bytes, stop)))
             continue;
         if (a->lstrip) {
             *start = space_before(&t->classes, s->text, *start);
