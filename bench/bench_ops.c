@@ -196,7 +196,7 @@ static void bench_loss(int64_t rows)
 
 int main(int argc, char **argv)
 {
-    struct device_options options = {.n_threads = argc > 1 ? atoi(argv[1]) : 0,
+    struct device_options options = {.n_threads = argc > 1 ? atoi(argv[1]) : cpu_count(),
                                      .cpu_path = argc > 3 ? argv[3] : "auto",
                                      .compute = argc > 4 && strcmp(argv[4], "bfloat16") == 0 ? COMPUTE_BF16
                                                                                              : COMPUTE_F32};
@@ -204,12 +204,13 @@ int main(int argc, char **argv)
     int64_t t = argc > 2 ? atoi(argv[2]) : 1024;
     struct err err = ERR_INIT;
     ops = ops_by_name("cpu");
-    double peak = probe(&options, options.n_threads > 0 ? options.n_threads : cpu_count());
+    double peak = probe(&options, options.n_threads);
     if (ops->open(&dev, &options, &err) != ST_OK || t < 1) {
         fprintf(stderr, "bench_ops: %s\n", t < 1 ? "tokens must be at least 1" : err.what);
         return 2;
     }
-    printf("%s; %lld tokens; peak of a small product %.1f GFLOP/s\n", ops->describe(dev), (long long)t, peak);
+    printf("%s; %d threads; %lld tokens; peak of a small float32 product %.1f GFLOP/s\n", ops->describe(dev),
+           options.n_threads, (long long)t, peak);
     bench_weight(Q * D, H, t, dtype, peak);
     bench_weight(K * D, H, t, dtype, peak);
     bench_weight(I, H, t, dtype, peak);

@@ -21,7 +21,7 @@
 
 struct device; /* a backend's own state: threads, streams, scratch */
 
-enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16 };
+enum compute { COMPUTE_F32, COMPUTE_BF16, COMPUTE_F16 }; /* the host tables refuse F16 */
 
 struct device_options {
     int n_threads; /* 0: as OpenMP says */
@@ -65,7 +65,8 @@ struct ops {
     const char *name;
     enum status (*open)(struct device **dev, const struct device_options *options, struct err *err);
     void (*close)(struct device *dev);
-    /* One line: which instruction set or device runs. Borrowed until close. */
+    /* One line: the instruction set (or device), the compute mode, the library of native products. The same
+     * for any number of threads. Borrowed until close. */
     const char *(*describe)(const struct device *dev);
 
     /* Memory. alloc gives zeroed bytes aligned to 64, NULL when there are none. */

@@ -257,10 +257,10 @@ static void test_open(void **state)
         enum status status;
         const char *text;
     } cases[] = {
-        {"cpu", "auto", 2, COMPUTE_F32, ST_OK, "float32, 2 threads"},
-        {"cpu", NULL, 1, COMPUTE_BF16, ST_OK, "bfloat16, 1 thread"},
-        {"cpu", "baseline", 1, COMPUTE_F32, ST_OK, "baseline"},
-        {"reference", "auto", 7, COMPUTE_F32, ST_OK, "1 thread"},
+        {"cpu", "auto", 2, COMPUTE_F32, ST_OK, ", float32"},
+        {"cpu", NULL, 1, COMPUTE_BF16, ST_OK, ", bfloat16"},
+        {"cpu", "baseline", 1, COMPUTE_F32, ST_OK, "baseline, float32"},
+        {"reference", "auto", 7, COMPUTE_F32, ST_OK, "reference, float32"},
         {"reference", "avx2", 1, COMPUTE_F32, ST_USAGE, "no path \"avx2\""},
         {"cpu", "mmx", 1, COMPUTE_F32, ST_USAGE, "no path \"mmx\""},
         {"cpu", "auto", -1, COMPUTE_F32, ST_USAGE, "number of threads -1"},

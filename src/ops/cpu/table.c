@@ -79,9 +79,9 @@ static enum status cpu_open(struct device **out, const struct device_options *op
         }
     }
     const dnnl_version_t *version = dnnl_version();
-    snprintf(dev->text, sizeof dev->text, "%s, %s, %d thread%s", path->name,
-             options->compute == COMPUTE_BF16 ? "bfloat16" : "float32", dev->n_threads,
-             dev->n_threads == 1 ? "" : "s");
+    /* No thread count: runs on other threads are the same run. */
+    snprintf(dev->text, sizeof dev->text, "%s, %s", path->name,
+             options->compute == COMPUTE_BF16 ? "bfloat16" : "float32");
     size_t used = strlen(dev->text);
     if (dev->bf16 != NULL)
         snprintf(dev->text + used, sizeof dev->text - used, ", oneDNN %d.%d.%d", version->major,

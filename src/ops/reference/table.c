@@ -11,7 +11,7 @@ static enum status reference_open(struct device **out, const struct device_optio
     struct device_options one_thread = *options;
     one_thread.n_threads = 1;
     TRY(ops__device_open(out, &one_thread, err));
-    snprintf((*out)->text, sizeof(*out)->text, "reference loops, %s, 1 thread",
+    snprintf((*out)->text, sizeof(*out)->text, "reference, %s",
              options->compute == COMPUTE_BF16 ? "bfloat16" : "float32");
     return ST_OK;
 }

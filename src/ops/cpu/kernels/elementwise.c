@@ -69,21 +69,26 @@ void KERNEL(add_scaled)(float *dst, const float *src, int64_t n, float scale)
         dst[i] += scale * src[i];
 }
 
+/* Eight lanes of double, two groups, on every instruction set. */
 double KERNEL(sum_squares)(const float *x, int64_t n)
 {
-    v8d sum[2] = {{0}, {0}};
+    enum { WIDTH = 8 / PARTS };
+    typedef float narrow __attribute__((vector_size(4 * WIDTH)));
+    typedef double wide __attribute__((vector_size(8 * WIDTH)));
+    wide sum[2 * PARTS] = {{0}};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        for (int half = 0; half < 2; half++) {
-            v8d wide;
-            for (int l = 0; l < 8; l++)
-                wide[l] = (double)x[i + half * 8 + l];
-            sum[half] += wide * wide;
+#pragma GCC unroll 8
+        for (int part = 0; part < 2 * PARTS; part++) {
+            narrow v;
+            memcpy(&v, x + i + part * WIDTH, sizeof v);
+            wide w = __builtin_convertvector(v, wide);
+            sum[part] += w * w;
         }
     double total = 0;
-    sum[0] += sum[1];
-    for (int l = 0; l < 8; l++)
-        total += sum[0][l];
+    for (int part = 0; part < 2 * PARTS; part++)
+        for (int l = 0; l < WIDTH; l++)
+            total += sum[part][l];
     for (; i < n; i++)
         total += (double)x[i] * (double)x[i];
     return total;

@@ -153,7 +153,7 @@ TILES(3)
 TILES(4)
 #endif
 
-    typedef void tile_fn(const struct product *p, const float *a, const float *b, float *c, int last);
+typedef void tile_fn(const struct product *p, const float *a, const float *b, float *c, int last);
 
 /* The tallest tile of nv vectors with at most `left` rows. */
 static int tile_pick(tile_fn **fn, int nv, int64_t left)
@@ -172,7 +172,8 @@ static int tile_pick(tile_fn **fn, int nv, int64_t left)
     PICK(4, 4)
     PICK(2, 4)
     PICK(1, 4)
-    PICK(6, 3) PICK(4, 3) PICK(2, 3) PICK(1, 3)
+    PICK(6, 3)
+    PICK(4, 3) PICK(2, 3) PICK(1, 3)
 #endif
 #if ROWS_WIDE == 6
         PICK(6, 2)

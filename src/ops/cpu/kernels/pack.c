@@ -42,34 +42,44 @@ void KERNEL(pack_rows_bf16)(float *dst, const uint16_t *src, int64_t ld, int64_t
 
 enum { BLOCK = 16 };
 
+#if defined(__AVX512F__)
+typedef float block_row __attribute__((vector_size(64)));
+typedef int32_t block_index __attribute__((vector_size(64)));
+
 /* A full block: 16 rows are read whole, then written as 16 columns. The shuffles swap halves, quarters, pairs
  * and single elements between rows 8, 4, 2 and 1 apart. */
 static inline __attribute__((always_inline)) void transpose_block(float *dst, int64_t ld_dst,
                                                                   const float *src, int64_t ld_src)
 {
-    v16 row[BLOCK];
+    static const block_index low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                                      {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+                                      {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+                                      {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
+    block_row row[BLOCK];
 #pragma GCC unroll 16
     for (int i = 0; i < BLOCK; i++)
-        row[i] = v16_load(src + i * ld_src);
-#define EXCHANGE(step, low, high)                                                                            \
-    _Pragma("GCC unroll 16") for (int i = 0; i < BLOCK; i++) if ((i & step) == 0)                            \
-    {                                                                                                        \
-        v16 a = row[i], b = row[i + step];                                                                   \
-        row[i] = __builtin_shuffle(a, b, low);                                                               \
-        row[i + step] = __builtin_shuffle(a, b, high);                                                       \
-    }
-    EXCHANGE(8, ((v16i){0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}),
-             ((v16i){8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31}))
-    EXCHANGE(4, ((v16i){0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27}),
-             ((v16i){4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31}))
-    EXCHANGE(2, ((v16i){0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29}),
-             ((v16i){2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31}))
-    EXCHANGE(1, ((v16i){0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}),
-             ((v16i){1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31}))
+        memcpy(&row[i], src + i * ld_src, sizeof row[i]);
+#pragma GCC unroll 4
+    for (int level = 0; level < 4; level++)
+#pragma GCC unroll 16
+        for (int i = 0; i < BLOCK; i++)
+            if ((i & (8 >> level)) == 0) {
+                block_row a = row[i], b = row[i + (8 >> level)];
+                row[i] = __builtin_shuffle(a, b, low[level]);
+                row[i + (8 >> level)] = __builtin_shuffle(a, b, low[level] + (8 >> level));
+            }
 #pragma GCC unroll 16
     for (int i = 0; i < BLOCK; i++)
-        v16_store(dst + i * ld_dst, row[i]);
+        memcpy(dst + i * ld_dst, &row[i], sizeof row[i]);
 }
+#else
+static inline void transpose_block(float *dst, int64_t ld_dst, const float *src, int64_t ld_src)
+{
+    for (int j = 0; j < BLOCK; j++)
+        for (int i = 0; i < BLOCK; i++)
+            dst[j * ld_dst + i] = src[i * ld_src + j];
+}
+#endif
 
 void KERNEL(transpose)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows, int64_t n)
 {

@@ -16,20 +16,28 @@
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 
+/* Registers of a group of sixteen lanes. A vector type wider than the registers would live in memory. */
 enum { LANES = 16 };
-typedef float v16 __attribute__((vector_size(64)));
-typedef int32_t v16i __attribute__((vector_size(64)));
-typedef double v8d __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+enum { PARTS = 1 };
+#elif defined(__AVX2__)
+enum { PARTS = 2 };
+#else
+enum { PARTS = 4 };
+#endif
+typedef float vpart __attribute__((vector_size(64 / PARTS)));
+typedef int32_t vpart_mask __attribute__((vector_size(64 / PARTS)));
+typedef struct {
+    vpart part[PARTS];
+} v16;
+
+#define V16_EACH _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; i++)
 
 static inline v16 v16_load(const float *p)
 {
     v16 v;
-    memcpy(&v, p, sizeof v);
+    V16_EACH memcpy(&v.part[i], p + i * (LANES / PARTS), sizeof v.part[i]);
     return v;
-}
-static inline void v16_store(float *p, v16 v)
-{
-    memcpy(p, &v, sizeof v);
 }
 /* n < 16 elements, the others are `rest`. */
 static inline v16 v16_load_part(const float *p, int64_t n, float rest)
@@ -39,14 +47,36 @@ static inline v16 v16_load_part(const float *p, int64_t n, float rest)
         all[i] = i < n ? p[i] : rest;
     return v16_load(all);
 }
+static inline v16 v16_set(float x)
+{
+    v16 v;
+    V16_EACH v.part[i] = x - (vpart){0};
+    return v;
+}
+static inline v16 v16_add(v16 a, v16 b)
+{
+    V16_EACH a.part[i] += b.part[i];
+    return a;
+}
+static inline v16 v16_mul(v16 a, v16 b)
+{
+    V16_EACH a.part[i] *= b.part[i];
+    return a;
+}
 static inline v16 v16_max(v16 a, v16 b)
 {
-#ifdef __AVX512F__
-    return (v16)_mm512_max_ps((__m512)a, (__m512)b);
+    V16_EACH
+    {
+#if defined(__AVX512F__)
+        a.part[i] = (vpart)_mm512_max_ps((__m512)a.part[i], (__m512)b.part[i]);
+#elif defined(__AVX2__)
+        a.part[i] = (vpart)_mm256_max_ps((__m256)a.part[i], (__m256)b.part[i]);
 #else
-    v16i greater = a > b;
-    return (v16)(((v16i)a & greater) | ((v16i)b & ~greater));
+        vpart_mask greater = a.part[i] > b.part[i];
+        a.part[i] = (vpart)(((vpart_mask)a.part[i] & greater) | ((vpart_mask)b.part[i] & ~greater));
 #endif
+    }
+    return a;
 }
 /* Pairs at distance 8, 4, 2, 1: one order for all instruction sets. */
 static inline float v16_sum(v16 v)

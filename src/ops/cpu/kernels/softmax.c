@@ -4,7 +4,7 @@
 
 static float row_max(const float *x, int64_t n)
 {
-    v16 max = (v16){0} - INFINITY;
+    v16 max = v16_set(-INFINITY);
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         max = v16_max(v16_load(x + i), max);
@@ -16,12 +16,12 @@ static float row_max(const float *x, int64_t n)
 /* Lanes are counted from x: the caller lets x begin where its count of keys begins. */
 static float row_sum(const float *x, int64_t n)
 {
-    v16 sum = {0};
+    v16 sum = v16_set(0);
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        sum += v16_load(x + i);
+        sum = v16_add(sum, v16_load(x + i));
     if (i < n)
-        sum += v16_load_part(x + i, n - i, 0);
+        sum = v16_add(sum, v16_load_part(x + i, n - i, 0));
     return v16_sum(sum);
 }
 
