@@ -92,7 +92,8 @@ void cpu__attention_turn(const struct attention *at, float *turned, const float 
     const struct attention_shape *shape = at->shape;
     int64_t d = shape->head_dim, n_kv = shape->n_kv_heads, cuts = cpu_blocks(shape->n_tokens, TURN_TOKENS);
     struct device *dev = at->dev;
-#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (cuts * n_kv > 1)
+#pragma omp parallel for num_threads(dev->n_threads)                                                         \
+    schedule(static) if (cuts * n_kv > 1 && cpu_attention_large(shape))
     for (int64_t task = 0; task < cuts * n_kv; task++) {
         int64_t kv = task / cuts, from = task % cuts * TURN_TOKENS;
         dev->kernels->transpose(turned + kv * d * at->turned_ld + from, at->turned_ld,
@@ -265,7 +266,8 @@ void cpu__attention(struct device *dev, float *out, float *lse, const float *q, 
     cpu__attention_open(&at, dev, shape, cpu__attention_turned_floats(shape));
     cpu__attention_turn(&at, at.extra, k);
     int64_t n_tasks = at.n_blocks * n_kv;
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (n_tasks > 1)
+#pragma omp parallel for num_threads(dev->n_threads)                                                         \
+    schedule(dynamic) if (n_tasks > 1 && cpu_attention_large(shape))
     for (int64_t task = 0; task < n_tasks; task++) {
         struct query_block b;
         cpu__attention_block(&at, task / n_kv, &b);

@@ -124,7 +124,8 @@ static bool whole_is_faster(const struct attention *at, int64_t *cost, int64_t *
 static void back_whole(const struct attention *at, const int64_t *cost, const struct attention_grads *g)
 {
     int64_t n_kv = at->shape->n_kv_heads, n_tasks = at->shape->n_segments * n_kv;
-#pragma omp parallel for num_threads(at->dev->n_threads) schedule(dynamic) if (n_tasks > 1)
+#pragma omp parallel for num_threads(at->dev->n_threads)                                                     \
+    schedule(dynamic) if (n_tasks > 1 && cpu_attention_large(at->shape))
     for (int64_t task = 0; task < n_tasks; task++) {
         int32_t root = (int32_t)(task / n_kv);
         for (int32_t s = root; cost[root] > 0 && s < at->shape->n_segments; s++) {
@@ -163,7 +164,7 @@ static void back_split(const struct attention *at, const struct attention_grads 
 {
     const struct attention_shape *shape = at->shape;
     int64_t n_kv = shape->n_kv_heads, n_tasks = at->n_blocks * n_kv;
-#pragma omp parallel num_threads(at->dev->n_threads)
+#pragma omp parallel num_threads(at->dev->n_threads) if (cpu_attention_large(shape))
     {
 #pragma omp for schedule(dynamic) nowait
         for (int64_t task = 0; task < n_tasks; task++) {

@@ -344,7 +344,8 @@ void cpu__bf16_product(struct device *dev, float *c, int64_t ldc, const float *a
     uint16_t *rounded = ops__scratch(dev, dev->n_threads, (size_t)(all_rows * b->k) * sizeof *rounded);
     call.a = rounded;
     int failures = 0;
-#pragma omp parallel num_threads(dev->n_threads) reduction(+ : failures)
+    bool large = m * b->n * b->k > CPU_GRAIN_TERMS;
+#pragma omp parallel num_threads(dev->n_threads) reduction(+ : failures) if (large)
     {
         threads_hide(); /* until the region ends */
 #pragma omp for schedule(static)

@@ -5,9 +5,16 @@
 #include "../ops_internal.h"
 #include "kernels/kernels.h"
 
-/* Rows (or blocks) so cheap that a second thread would cost more than it saves: elements a thread at least.
- */
-enum { CPU_GRAIN = 1 << 14 };
+/* Work so small that a second thread would cost more than it saves: elements of a row operation, terms of a
+ * product. A parallel region costs some microseconds on idle cores, but a scheduler's time slice when another
+ * process holds one of them; so below some tens of microseconds of work everything stays on one thread. */
+enum { CPU_GRAIN = 1 << 16, CPU_GRAIN_TERMS = 1 << 22 };
+
+/* The same for attention: what its loops run over, besides the keys of each query. */
+static inline bool cpu_attention_large(const struct attention_shape *s)
+{
+    return s->n_tokens * s->n_q_heads * s->head_dim > CPU_GRAIN;
+}
 
 static inline int64_t cpu_min(int64_t a, int64_t b)
 {

@@ -29,8 +29,11 @@ void cpu__attention_decode(struct device *dev, float *out, const float *q, const
                            int32_t n_q_heads, int32_t n_kv_heads, int32_t head_dim, int32_t window,
                            float scale)
 {
-    int64_t d = head_dim, group = n_q_heads / n_kv_heads, step = (int64_t)n_kv_heads * d;
-#pragma omp parallel for num_threads(dev->n_threads) schedule(dynamic) if (n * n_kv_heads > 1)
+    int64_t d = head_dim, group = n_q_heads / n_kv_heads, step = (int64_t)n_kv_heads * d, n_terms = 0;
+    for (int64_t s = 0; s < n; s++)
+        n_terms += lens[s] * (int64_t)n_q_heads * d;
+#pragma omp parallel for num_threads(dev->n_threads)                                                         \
+    schedule(dynamic) if (n * n_kv_heads > 1 && n_terms > CPU_GRAIN)
     for (int64_t task = 0; task < n * n_kv_heads; task++) {
         int64_t s = task / n_kv_heads, kv = task % n_kv_heads, row = (s * n_q_heads + kv * group) * d;
         int64_t first = window > 0 && lens[s] > window ? lens[s] - window : 0,

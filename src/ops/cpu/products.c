@@ -85,7 +85,7 @@ void cpu__product(struct device *dev, const struct product *p, const struct righ
 {
     int64_t panels = cpu_blocks(p->n, dev->kernels->panel), rows = task_rows(dev, p->m, panels);
     int64_t row_blocks = cpu_blocks(p->m, rows);
-    bool small = p->m * p->n * p->k < 4 * (int64_t)CPU_GRAIN;
+    bool small = p->m * p->n * p->k < CPU_GRAIN_TERMS;
 #pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (!small && panels * row_blocks > 1)
     for (int64_t task = 0; task < panels * row_blocks; task++) {
         int64_t i = task / panels * rows;

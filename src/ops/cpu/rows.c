@@ -173,7 +173,7 @@ double cpu__sum_squares(struct device *dev, const float *x, int64_t n)
     double total = 0, part[AT_ONCE];
     for (int64_t first = 0; first < n; first += (int64_t)BLOCK * AT_ONCE) {
         int64_t n_blocks = cpu_min(cpu_blocks(n - first, BLOCK), AT_ONCE);
-#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (n_blocks > 1)
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (n > 4 * (int64_t)CPU_GRAIN)
         for (int64_t b = 0; b < n_blocks; b++)
             part[b] = dev->kernels->sum_squares(x + first + b * BLOCK, cpu_min(n - first - b * BLOCK, BLOCK));
         for (int64_t b = 0; b < n_blocks; b++)
