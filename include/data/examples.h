@@ -28,7 +28,7 @@ struct example {
     }
 void example_release(struct example *e);
 
-/* What generation needs to know about one text (E.1): lengths in tokens, the codes seen (sorted). */
+/* What generation needs to know about one text: lengths in tokens, the codes seen (sorted). */
 struct text_stats {
     const char *text;
     int64_t n_rows;
@@ -51,15 +51,15 @@ int32_t examples_n_participants(const struct examples *x); /* 0 when no row name
 const char *examples_participant(const struct examples *x, int32_t i);
 int32_t examples_n_texts(const struct examples *x);
 void examples_text_stats(const struct examples *x, int32_t text_id, struct text_stats *out);
-int32_t examples_median_len(const struct examples *x); /* upper median over all rows (E.1) */
+int32_t examples_median_len(const struct examples *x); /* upper median over all rows */
 const char *examples_sha256(const struct examples *x); /* of the file */
 const char *examples_path(const struct examples *x);   /* as it was opened */
 /* Reads a row again; ST_INPUT when the file was written to since it was opened. */
 enum status examples_read(const struct examples *x, int64_t row, struct example *out, struct err *err);
 
-/* The split that datasets.train_test_split makes (C.1): *train and *test are owned by the caller (free).
- * test_size in [0, 1), else ST_USAGE. Where the library refuses (no row would be left to train on) one row is
- * kept for training, so that *n_test may be 0. */
+/* The split that datasets.train_test_split makes (numpy's PCG64 permutation, test rows first): *train and
+ * *test are owned by the caller (free). test_size in [0, 1), else ST_USAGE. Where the library refuses (no row
+ * would be left to train on) one row is kept for training, so that *n_test may be 0. */
 enum status split_make(int64_t n_rows, double test_size, uint64_t seed, int64_t **train, int64_t *n_train,
                        int64_t **test, int64_t *n_test, struct err *err);
 

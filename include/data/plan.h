@@ -13,7 +13,7 @@ struct plan {
     bool shuffle;
     double epochs;           /* used when max_steps is 0 */
     int64_t max_steps;       /* filled by plan_init when given as 0 */
-    int64_t steps_per_epoch; /* C.3 */
+    int64_t steps_per_epoch; /* Trainer's: an epoch's ragged end makes a step of its own */
     int64_t *order;          /* cached permutation of epoch `order_epoch` */
     int64_t order_epoch;
 };
@@ -23,7 +23,7 @@ enum status plan_init(struct plan *p, int64_t n_rows, int32_t batch, int32_t gra
 /* Frees the cached order. */
 void plan_release(struct plan *p);
 /* Rows of step 0 .. max_steps-1 into rows [batch * grad_accum]; *n of them (fewer at an epoch's end). The
- * order is HF Trainer's: epoch e uses torch.randperm(n_rows) seeded seed + e (C.2). */
+ * order is HF Trainer's: epoch e uses torch.randperm(n_rows) seeded seed + e. */
 enum status plan_step(struct plan *p, int64_t step, int64_t *rows, int32_t *n, struct err *err);
 /* Epochs done after `steps` steps, as Trainer logs it. */
 double plan_epoch(const struct plan *p, int64_t steps);

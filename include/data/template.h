@@ -1,4 +1,5 @@
-/* From an example to the tokens of one row, for each stage (E.2, E.3), and the vocabulary that this needs. */
+/* From an example to the tokens of one row, for each stage, and the vocabulary that this needs. Tokens and
+ * turns are those of SignMotionGPT, the spaces between motion tokens left out unless asked for. */
 #ifndef SMGPT_DATA_TEMPLATE_H
 #define SMGPT_DATA_TEMPLATE_H
 
@@ -34,9 +35,9 @@ struct motion_vocab {
 };
 void motion_vocab_release(struct motion_vocab *v);
 
-/* Adds the tokens of E.2, in that order, to t and fills v (texts and participants sorted by bytes). A
- * tokenizer that has them already must have them with the same ids. system_prompt NULL: our own text, none
- * for CHAT_PLAIN. */
+/* Adds the new tokens, in the order of the ids below, to t and fills v (texts and participants sorted by
+ * bytes). A tokenizer that has them already must have them with the same ids. system_prompt NULL: our own
+ * text, none for CHAT_PLAIN. */
 enum status motion_vocab_make(struct motion_vocab *v, struct tokenizer *t, const struct examples *x,
                               const char *system_prompt, bool space_tokens, struct err *err);
 enum status motion_vocab_save(const struct motion_vocab *v, const char *path, struct err *err);

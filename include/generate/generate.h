@@ -1,4 +1,5 @@
-/* From text to motion tokens: sampling under the length rules of E.8, on ids. */
+/* From text to motion tokens: sampling under length rules, on ids: at least 0.6 and at most 1.4 times
+ * the median length of the text's examples, the end made likelier past the median. */
 #ifndef SMGPT_GENERATE_GENERATE_H
 #define SMGPT_GENERATE_GENERATE_H
 
@@ -8,7 +9,7 @@
 /* The score of a candidate id goes through these, in this order: repetition_penalty p (x < 0 ? x p : x / p,
  * once for each distinct id), the ban of a no_repeat_ngram seen before, the rise of END by end_logit_slope
  * for each motion id past the usual length, temperature, top_p. The first two look at the motion ids
- * generated so far and at nothing else: neither prompt nor BEGIN nor END (defect 9 of E.10). */
+ * generated so far and at nothing else: neither prompt nor BEGIN nor END. */
 struct sampler {
     bool greedy; /* the best score, lowest id on ties; temperature and top_p do not count */
     double temperature, top_p, repetition_penalty, end_logit_slope;
@@ -29,7 +30,7 @@ struct constraint {
     int32_t n_motion; /* motion ids so far */
     enum { CONSTRAINT_BEGIN, CONSTRAINT_MOTION, CONSTRAINT_DONE } at;
 };
-/* max_new_tokens (at least 3) bounds hard_max so that END always fits (defect 10 of E.10). */
+/* max_new_tokens (at least 3) bounds hard_max so that END always fits. */
 void constraint_init(struct constraint *c, const struct motion_vocab *v, const char *text,
                      bool per_prompt_vocab, int32_t max_new_tokens);
 /* Allowed ids now, rising: into allowed (caller's, at least n_codes + 1 long), returns how many. Never 0;

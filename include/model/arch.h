@@ -35,7 +35,7 @@ struct arch {
     int32_t window; /* tokens a sliding layer sees, 0 if there is none */
     bool sliding[ARCH_MAX_LAYERS];
     struct rope_spec rope_global, rope_local; /* rope_local: sliding layers of Gemma */
-    int32_t pad_id;                           /* input rows of this id get no gradient; -1 if none (A.3) */
+    int32_t pad_id;                           /* input rows of this id get no gradient; -1 if none */
     int32_t eos_ids[8];
     int32_t n_eos_ids;
     char model_type[32];
@@ -54,7 +54,7 @@ const char *proj_path(enum proj p);
 const char *proj_name(enum proj p);
 void proj_shape(const struct arch *a, enum proj p, int64_t *n_out, int64_t *n_in);
 
-/* cos_sin [n_positions, 2, D/2] of a rotary embedding, float32 arithmetic as in transformers (A.4). */
+/* cos_sin [n_positions, 2, D/2] of a rotary embedding, float32 arithmetic as in transformers. */
 void rope_table(const struct rope_spec *spec, int32_t head_dim, int64_t n_positions, float *cos_sin);
 
 #endif

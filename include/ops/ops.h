@@ -150,7 +150,7 @@ struct ops {
     void (*add)(struct device *dev, float *dst, const float *src, int64_t n); /* dst += src */
     /* Sum of squares of n floats in double, one fixed order. Waits. */
     double (*sum_squares)(struct device *dev, const float *x, int64_t n);
-    /* One AdamW update of n parameters, order of C.5 in the semantics of torch: decay, moments, step. */
+    /* One AdamW update of n parameters, in torch's order: decay, moments, step. */
     void (*adamw)(struct device *dev, float *p, const float *g, float *m, float *v, int64_t n,
                   const struct adamw *a);
     void (*sync)(struct device *dev);

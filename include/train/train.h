@@ -60,9 +60,9 @@ struct train_result {
     bool stopped;                /* by a signal or the deadline, saved */
 };
 
-/* Factor on the learning rate (C.6, in double): step counts finished optimizer steps, so that the k-th step
- * has step k - 1 and with warm-up the first rate is 0. "constant" has the warm-up too; without one it is
- * always 1. */
+/* Factor on the learning rate (transformers' schedules, in double): step counts finished optimizer steps, so
+ * that the k-th step has step k - 1 and with warm-up the first rate is 0. "constant" has the warm-up too;
+ * without one it is always 1. */
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
 /* ceil(max_steps * ratio). */
 int64_t schedule_warmup(int64_t max_steps, double ratio);

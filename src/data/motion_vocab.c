@@ -34,7 +34,7 @@ void motion_vocab_release(struct motion_vocab *v)
     *v = (struct motion_vocab){0};
 }
 
-/* The order of E.2: everything follows from the first id and two counts. */
+/* In the order of the ids: everything follows from the first id and two counts. */
 static enum status vocab_number(struct motion_vocab *v, struct err *err)
 {
     int64_t first = v->base_vocab_size, n_pids = v->n_participants ? (int64_t)v->n_participants + 1 : 0;

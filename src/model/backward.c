@@ -3,7 +3,7 @@
  */
 #include "model_internal.h"
 
-/* From dy [T, out] to dx [T, in] (added when accumulate), and the gradients of A and B (C.6 of PEFT:
+/* From dy [T, out] to dx [T, in] (added when accumulate), and the gradients of A and B (PEFT's LoRA:
  * y = W x + s B A x, so dB = s dy^T u, du = s dy B, dA = du^T x, dx = dy W + du A). */
 static void linear_back(struct model *m, int32_t layer, enum proj p, float *dx, const float *dy,
                         const float *x, int64_t t, bool accumulate, float *grad)

@@ -403,7 +403,7 @@ static void bad_vocab_files_are_refused(void **unused)
     scratch_close(&s);
 }
 
-/* Qwen3's ids (section G.3 of the reference): a motion token 5, the text "hello", spaces. */
+/* Qwen3's ids as the tokenizers library gives them: a motion token 5, the text "hello", spaces. */
 static void qwen_rows_have_known_ids(void **unused)
 {
     const char *dir = shared_path("data/qwen3-tokenizer");
