@@ -143,7 +143,7 @@ static _Noreturn void give_up(const char *what, int64_t m, int64_t k, int64_t n)
     struct err err = ERR_INIT;
     err_set(&err, ST_ENV, "oneDNN cannot %s a bfloat16 product of %lld x %lld x %lld", what, (long long)m,
             (long long)k, (long long)n);
-    err_hint(&err, "use --compute float32, or --cpu-path avx512");
+    err_hint(&err, "set compute=float32, or cpu_path=avx512");
     fatal(&err);
 }
 
@@ -275,7 +275,7 @@ enum status cpu__bf16_pack(struct bf16_matrix **out, struct device *dev, const u
         cpu__bf16_free(dev, b);
         err_set(err, ST_ENV, "oneDNN cannot pack a bfloat16 weight of %lld x %lld", (long long)n,
                 (long long)k);
-        return err_hint(err, "use --compute float32, or --cpu-path avx512");
+        return err_hint(err, "set compute=float32, or cpu_path=avx512");
     }
     *out = b;
     return ST_OK;

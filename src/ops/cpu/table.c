@@ -56,7 +56,7 @@ static enum status path_pick(const struct path **out, const char *wanted, enum c
         }
         if (!any) {
             err_set(err, ST_ENV, "this processor does not run the path \"%s\"", wanted);
-            return err_hint(err, "use --cpu-path auto");
+            return err_hint(err, "set cpu_path=auto");
         }
     }
     err_set(err, ST_USAGE, "there is no path \"%s\" for the CPU", wanted);

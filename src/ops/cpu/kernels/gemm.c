@@ -173,7 +173,8 @@ static int tile_pick(tile_fn **fn, int nv, int64_t left)
     PICK(2, 4)
     PICK(1, 4)
     PICK(6, 3)
-    PICK(4, 3) PICK(2, 3) PICK(1, 3)
+    PICK(4, 3)
+    PICK(2, 3) PICK(1, 3)
 #endif
 #if ROWS_WIDE == 6
         PICK(6, 2)
