@@ -33,11 +33,11 @@ static enum status window_alloc(struct comm *c, size_t n_bytes, struct comm_shar
     void *base = NULL;
     MPI_Aint n = c->local_rank == 0 ? (MPI_Aint)(n_bytes + ALIGN_BYTES) : 0, n_seen = 0;
     int unit = 1;
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&s->p2p.lock);
     int code = MPI_Win_allocate_shared(n, 1, MPI_INFO_NULL, s->node, &base, win);
     if (code == MPI_SUCCESS)
         code = MPI_Win_shared_query(*win, 0, &n_seen, &unit, &base);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&s->p2p.lock);
     if (code != MPI_SUCCESS) {
         char text[MPI_MAX_ERROR_STRING] = "";
         int len = 0;
@@ -60,9 +60,9 @@ static void block_free(struct comm *c, struct comm_shared *s)
         comm__pages_release(s);
         return;
     }
-    pthread_mutex_lock(&state->lock);
+    pthread_mutex_lock(&state->p2p.lock);
     MPI_Win_free(s->impl);
-    pthread_mutex_unlock(&state->lock);
+    pthread_mutex_unlock(&state->p2p.lock);
     free(s->impl);
     memset(s, 0, sizeof *s);
 }
