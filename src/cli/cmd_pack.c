@@ -15,7 +15,7 @@ static enum status run(struct options *o, const char *stage, const char *out, st
         return err_hint(err, "take it away, or --set pack=");
     }
     argument_stages(stage, &first, &last);
-    enum status st = stage_data_open(&data, o, first, last, err);
+    enum status st = stage_data_open(&data, o, &first, &last, err);
     for (int k = first; k <= last && st == ST_OK; k++)
         st = stage_pack_make(&data, o, k, out, path, err);
     stage_data_close(&data);

@@ -39,13 +39,26 @@ static enum status open_tokenizer(struct stage_data *d, const struct options *o,
     return tokenizer_open(&d->tokenizer, o->model, err);
 }
 
-enum status stage_data_open(struct stage_data *d, const struct options *o, int first_stage, int last_stage,
+/* A given pack is one stage's data: of "all stages" that one is left, the first when the pack does not say.
+ */
+static enum status stage_of_pack(const struct options *o, int *first_stage, int *last_stage, struct err *err)
+{
+    struct pack *pack = NULL;
+    struct pack_info info;
+    if (*first_stage == *last_stage)
+        return ST_OK;
+    TRY(pack_open(&pack, o->pack, &info, err));
+    pack_close(pack);
+    *first_stage = *last_stage = info.stage ? info.stage : 1;
+    return ST_OK;
+}
+
+enum status stage_data_open(struct stage_data *d, const struct options *o, int *first_stage, int *last_stage,
                             struct err *err)
 {
     *d = (struct stage_data){0};
     if (o->pack[0]) {
-        if (first_stage != last_stage)
-            return err_set(err, ST_USAGE, "a pack is one stage's data: name it with --stage 1, 2 or 3");
+        TRY(stage_of_pack(o, first_stage, last_stage, err));
         return open_tokenizer(d, o, false, err);
     }
     if (!file_exists(o->data_json)) {

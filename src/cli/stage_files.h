@@ -22,8 +22,9 @@ struct stage_data {
     bool has_vocab;
 };
 
-/* Data set and tokenizer, unless `pack` names the pack to train from. */
-enum status stage_data_open(struct stage_data *d, const struct options *o, int first_stage, int last_stage,
+/* Data set and tokenizer; or, when `pack` names the pack to train from, only the tokenizer if there is one,
+ * and the range of stages becomes that pack's stage. */
+enum status stage_data_open(struct stage_data *d, const struct options *o, int *first_stage, int *last_stage,
                             struct err *err);
 void stage_data_close(struct stage_data *d);
 

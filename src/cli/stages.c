@@ -104,14 +104,59 @@ static bool rows_untied(const struct run *r, const struct arch *a)
     return strcmp(r->o->new_rows, "untied") == 0 || !a->tied;
 }
 
+/* What is adapted, and whether the head's new rows stand apart. */
+struct adapted {
+    struct lora_config lora;
+    bool untied;
+};
+
+/* The options' settings, or those of init_adapter: its matrices have the shapes they have. Rank 0 reads. */
+static enum status adapted_settings(struct run *r, struct adapted *out, struct err *err)
+{
+    const struct options *o = r->o;
+    struct adapter_config c = {0};
+    out->untied = rows_untied(r, &r->model.arch);
+    enum status st = lora_from_options(&out->lora, o, err);
+    if (st == ST_OK && r->comm->rank == 0 && o->init_adapter[0]) {
+        st = adapter_config_read(&c, o->init_adapter, err);
+        if (st == ST_OK)
+            st = lora_from_adapter(&out->lora, &c, err);
+        out->untied = out->untied || (strcmp(o->new_rows, "auto") == 0 && c.n_head_rows > 0);
+        if (st == ST_OK && (out->lora.r != o->lora_r || out->lora.alpha != o->lora_alpha))
+            log_info("LoRA    r %d, alpha %g and targets are those of %s", out->lora.r, out->lora.alpha,
+                     o->init_adapter);
+        adapter_config_release(&c);
+    }
+    TRY(comm_agree(r->comm, st, err));
+    return r->comm->ops->bcast(r->comm, 0, out, sizeof *out, err);
+}
+
+static void say_model(const struct run *r)
+{
+    const struct arch *a = &r->model.arch;
+    const struct params *p = &r->model.params;
+    int n_targets = 0;
+    for (int i = 0; i < N_PROJ; i++)
+        n_targets += p->lora.target[i];
+    log_info("model   %s, %d layers, hidden %d, vocabulary %lld (%lld new), %s", a->model_type, a->n_layers,
+             a->hidden, (long long)model_vocab(r->model.model), (long long)p->n_new,
+             r->model.ops->describe(r->model.dev));
+    log_info("trained %lld values: LoRA of rank %d on %d projections a layer, %s new rows",
+             (long long)p->n_values, p->lora.r, n_targets,
+             p->n_new == 0    ? "no"
+             : p->untied_rows ? "untied"
+                              : "tied");
+}
+
 /* The model and the layout of what is trained, once, from the first stage's pack. */
 static enum status open_model(struct run *r, const struct pack_info *pack, struct err *err)
 {
-    struct lora_config lora;
+    struct adapted adapted = {0};
+    enum status st = ST_OK;
     TRY(comm_agree(r->comm, assembly_open(&r->model, r->comm, r->o, r->o->model, err), err));
     const struct arch *a = &r->model.arch;
-    enum status st = lora_from_options(&lora, r->o, err);
-    if (st == ST_OK && strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {
+    TRY(adapted_settings(r, &adapted, err));
+    if (strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {
         st = err_set(err, ST_USAGE, "new_rows=tied, but '%s' has a head of its own", r->o->model);
         err_hint(err, "use new_rows=auto or untied");
     }
@@ -120,18 +165,11 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
     int64_t tokens =
         rows * pack->max_row_tokens < STAGE_PACK_TOKENS ? rows * pack->max_row_tokens : STAGE_PACK_TOKENS;
     if (st == ST_OK)
-        st = assembly_params(&r->model, &lora, pack->base_vocab_size,
-                             pack->vocab_size - pack->base_vocab_size, rows_untied(r, a), tokens, err);
+        st = assembly_params(&r->model, &adapted.lora, pack->base_vocab_size,
+                             pack->vocab_size - pack->base_vocab_size, adapted.untied, tokens, err);
     r->model_open = true;
     TRY(comm_agree(r->comm, st, err));
-    log_info("model   %s, %d layers, hidden %d, vocabulary %lld (%lld new), %s", a->model_type, a->n_layers,
-             a->hidden, (long long)model_vocab(r->model.model), (long long)r->model.params.n_new,
-             r->model.ops->describe(r->model.dev));
-    log_info("trained %lld values: LoRA r %d on %s, %s new rows", (long long)r->model.params.n_values,
-             r->model.params.lora.r, r->o->lora_targets,
-             r->model.params.n_new == 0    ? "no"
-             : r->model.params.untied_rows ? "untied"
-                                           : "tied");
+    say_model(r);
     return ST_OK;
 }
 
@@ -283,12 +321,17 @@ static enum status run_stage(struct run *r, int stage, struct err *err)
 
 enum status stages_run(struct comm *comm, const struct stages_request *request, struct err *err)
 {
-    struct run r = {.comm = comm, .request = request, .o = request->options};
+    struct stages_request own = *request;
+    struct run r = {.comm = comm, .request = &own, .o = request->options};
     enum status st = ST_OK;
     if (comm->rank == 0)
-        st = stage_data_open(&r.data, r.o, request->first_stage, request->last_stage, err);
+        st = stage_data_open(&r.data, r.o, &own.first_stage, &own.last_stage, err);
     st = comm_agree(comm, st, err);
-    for (int stage = request->first_stage; stage <= request->last_stage && st == ST_OK; stage++)
+    if (st == ST_OK)
+        st = comm->ops->bcast(comm, 0, &own.first_stage, sizeof own.first_stage, err);
+    if (st == ST_OK)
+        st = comm->ops->bcast(comm, 0, &own.last_stage, sizeof own.last_stage, err);
+    for (int stage = own.first_stage; stage <= own.last_stage && st == ST_OK; stage++)
         st = run_stage(&r, stage, err);
     if (r.model_open)
         assembly_close(&r.model);
