@@ -224,6 +224,18 @@ static bool same_value(const json_t *a, const json_t *b)
     return json_equal(a, b);
 }
 
+/* As a user would write it: reals with as few digits as read back equal. The caller's to free. */
+static char *option_text(const json_t *v)
+{
+    for (size_t digits = 6; json_is_real(v) && digits < 17; digits++) {
+        char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
+        if (text == NULL || strtod(text, NULL) == json_real_value(v))
+            return text;
+        free(text);
+    }
+    return json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+}
+
 /* The first option, in the table's order, that both sides have and that differs. */
 static enum status compare_options(const struct run_state *s, const json_t *ours, struct err *err)
 {
@@ -235,8 +247,8 @@ static enum status compare_options(const struct run_state *s, const json_t *ours
         const json_t *theirs = json_object_get(s->options, key);
         if (theirs == NULL || same_value(mine, theirs))
             continue;
-        a = json_dumps(mine, JSON_ENCODE_ANY | JSON_COMPACT);
-        b = json_dumps(theirs, JSON_ENCODE_ANY | JSON_COMPACT);
+        a = option_text(mine);
+        b = option_text(theirs);
         err_set(err, ST_USAGE, "option %s is %s, but the checkpoint was trained with %s", key,
                 a != NULL ? a : "?", b != NULL ? b : "?");
         err_hint(err, "set %s=%s to go on along the same curve, or start anew with --resume none", key,
