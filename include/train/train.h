@@ -22,7 +22,8 @@ struct train_options {
     enum schedule_kind schedule;
     int32_t virtual_shards;
     int64_t logging_steps, eval_steps,
-        save_steps; /* eval 0: only at the end; save 0: only halfway and last */
+        save_steps;    /* eval 0: only at the end; save 0: only halfway and last */
+    int64_t stop_step; /* ends after this step, saved there too; 0: at the stage's last */
     int32_t keep_checkpoints;
     int32_t max_pack_tokens; /* tokens of one packed sequence */
     double deadline_s;       /* clock_s at which to save and stop; 0: none */

@@ -93,11 +93,18 @@ static enum status evaluate(struct loop *l, bool *stopped, struct err *err)
     return comm_agree(t->c->comm, st, err);
 }
 
+/* The last step of this run: the stage's, unless the caller wants an earlier one. */
+static int64_t end_step(const struct trainer *t)
+{
+    return t->o->stop_step > 0 && t->o->stop_step < t->plan.max_steps ? t->o->stop_step : t->plan.max_steps;
+}
+
 static bool save_due(const struct loop *l)
 {
     const struct trainer *t = l->t;
     int64_t max = t->plan.max_steps, half = max / 2 > 1 ? max / 2 : 1;
-    return t->step == half || t->step == max || (t->o->save_steps > 0 && t->step % t->o->save_steps == 0);
+    return t->step == end_step(t) || t->step == half || t->step == max ||
+           (t->o->save_steps > 0 && t->step % t->o->save_steps == 0);
 }
 
 /* What follows a finished step, in Trainer's order: log, evaluate, save. */
@@ -112,6 +119,7 @@ static enum status after_step(struct loop *l, const struct step_result *r, struc
         if (is_lead(l))
             st = log__step(&l->log, t, r, err);
         TRY(comm_agree(t->c->comm, st, err));
+        TRY(train__check_equal(t, err)); /* before a save could spread a damaged state */
     }
     if (eval_due(l))
         TRY(evaluate(l, &stopped, err));
@@ -134,7 +142,7 @@ static enum status run(struct loop *l, struct err *err)
     if (stopped)
         return stop(l, err);
     l->start_s = clock_s();
-    while (t->step < t->plan.max_steps && !l->result->stopped) {
+    while (t->step < end_step(t) && !l->result->stopped) {
         TRY(trainer__step(t, &r, err));
         TRY(r.stopped ? stop(l, err) : after_step(l, &r, err));
     }

@@ -116,6 +116,10 @@ bool log__last(const struct train_log *l, const char *key, int64_t step, double 
 /* On disk for good. */
 enum status log__sync(const struct train_log *l, struct err *err);
 
+/* ---- digest.c ---- */
+/* ST_ENV naming rank, host and tensor when a rank's values or moments differ from the others'. Collective. */
+enum status train__check_equal(const struct trainer *t, struct err *err);
+
 /* ---- checkpoint_io.c ---- */
 /* Rank 0. */
 enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err);
