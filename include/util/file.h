@@ -52,6 +52,8 @@ enum status dir_make(const char *path, struct err *err); /* with parents; existi
 enum status dir_sync(const char *path, struct err *err); /* fsync of the directory itself */
 enum status dir_remove(const char *path,
                        struct err *err); /* whole tree, never follows links; missing is good */
+/* A new empty directory for this process alone, under $TMPDIR or /tmp: path is filled in. */
+enum status dir_make_temporary(char path[PATH_BYTES], const char *name, struct err *err);
 /* Names in a directory, sorted by bytes, without "." and "..". *names owned by the caller: names_free. */
 enum status dir_list(const char *path, char ***names, int *n_names, struct err *err);
 void names_free(char **names, int n_names);

@@ -1,7 +1,8 @@
-/* Comparison with recorded reference runs. */
+/* Comparison with recorded reference runs, and with a run's own earlier steps. */
 #include "cli_internal.h"
 #include "golden.h"
 #include "ranks.h"
+#include "replay.h"
 #include "util/file.h"
 #include "util/json.h"
 
@@ -78,10 +79,8 @@ static enum status compare(struct options *o, struct comm *comm, const char *dir
 static enum status run(struct options *o, const char *dir, const char *json, struct err *err)
 {
     struct comm comm;
-    char out_dir[] = "/tmp/smgpt-verify-XXXXXX";
-    TRY(argument_needed("--against", dir, err));
-    if (!mkdtemp(out_dir))
-        return err_errno(err, ST_ENV, "cannot make a temporary directory '%s'", out_dir);
+    char out_dir[PATH_BYTES];
+    TRY(dir_make_temporary(out_dir, "smgpt-verify", err));
     TRY(ranks_open_self(&comm, o, err));
     json_t *out = json_object();
     int n_over = 0;
@@ -96,18 +95,47 @@ static enum status run(struct options *o, const char *dir, const char *json, str
     return st;
 }
 
+static enum status run_replay(struct options *o, const char *checkpoint, int64_t n_steps, struct err *err)
+{
+    struct comm comm;
+    struct replay_result result;
+    TRY(ranks_open(&comm, o, err));
+    enum status st = replay_checkpoint(&comm, o, checkpoint, n_steps, &result, err);
+    if (st == ST_OK && comm.rank == 0)
+        printf("steps %lld to %lld: %s%s\n", (long long)result.from_step + 1, (long long)result.to_step,
+               result.equal ? "equal" : "DIFFERENT: ", result.difference);
+    if (st == ST_OK && !result.equal) {
+        st = err_set(err, ST_ENV, "%s is not what this machine computes: %s", checkpoint, result.difference);
+        err_hint(err, "another kind of processor needs cpu_path pinned to a path that both have; else "
+                      "suspect the hardware");
+    }
+    ranks_close(&comm, st, err);
+    return st;
+}
+
+static enum status run_either(struct options *o, const char *dir, const char *resume, int64_t n_steps,
+                              const char *json, struct err *err)
+{
+    if (!dir == !resume)
+        return err_set(err, ST_USAGE, "give either --against DIR or --resume CHECKPOINT");
+    return resume ? run_replay(o, resume, n_steps, err) : run(o, dir, json, err);
+}
+
 int cmd_verify(int argc, char **argv)
 {
     struct err err = ERR_INIT;
     struct options o;
-    const char *dir = NULL, *json = NULL;
+    const char *dir = NULL, *json = NULL, *resume = NULL;
+    int64_t n_steps = 0;
     const struct argument items[] = {
         {.name = "--against", .kind = ARG_TEXT, .value = &dir},
+        {.name = "--resume", .kind = ARG_TEXT, .value = &resume},
+        {.name = "--steps", .kind = ARG_INTEGER, .value = &n_steps, .min = 1, .max = INT64_MAX},
         {.name = "--json", .kind = ARG_TEXT, .value = &json},
     };
     struct arguments a = {.items = items, .n_items = sizeof items / sizeof *items, .options = &o};
     enum status st = arguments_parse(&a, argc, argv, &err);
     if (st == ST_OK)
-        st = run(&o, dir, json, &err);
+        st = run_either(&o, dir, resume, n_steps, json, &err);
     return cli_end(st, &err);
 }

@@ -92,12 +92,18 @@ static const char export_help[] =
     "  --model_path  stage output, checkpoint or PEFT adapter\n"
     "  --merged      directory to write\n" OPTIONS_HELP;
 
-static const char verify_help[] = "usage: smgpt-dist verify --against DIR [--json FILE]\n"
-                                  "\n"
-                                  "Computes what DIR has recorded from transformers and PEFT for a model, "
-                                  "its adapter and its pack, and prints\n"
-                                  "the largest differences. Exit code 1 when one is over its limit.\n"
-                                  "  --json  write the table to FILE\n" OPTIONS_HELP;
+static const char verify_help[] =
+    "usage: smgpt-dist verify --against DIR [--json FILE]\n"
+    "       smgpt-dist verify --resume CHECKPOINT [--steps K]\n"
+    "\n"
+    "  --against  compute what transformers and PEFT recorded in DIR (model/, init_adapter/, pack.h5,\n"
+    "             forward*.json, train.jsonl, eval.json, generate.json; docs/fidelity.md) and print the\n"
+    "             largest differences. With --set compute=bfloat16: the distances to a recorded float64 run\n"
+    "  --json     write them to FILE too\n"
+    "  --resume   train the steps before this checkpoint again, from an earlier one of its directory, on\n"
+    "             whatever ranks and processors are here, and say whether the bytes are equal\n"
+    "  --steps    how many steps at least (else as many as lie between the two newest "
+    "checkpoints)\n" OPTIONS_HELP;
 
 const struct command cli_commands[] = {
     {"train", cmd_train, "train the three stages, or one; the command when none is given", train_help},
@@ -113,7 +119,7 @@ const struct command cli_commands[] = {
     {"plan", NULL, "memory and time of a run before it starts", ""},
     {"doctor", NULL, "what this machine has and lacks", ""},
     {"selftest", NULL, "the operations against their references", ""},
-    {"verify", cmd_verify, "compare with recorded reference runs", verify_help},
+    {"verify", cmd_verify, "compare with reference runs, or replay steps of a run", verify_help},
     {"bench", NULL, "speed of this machine", ""},
     {"help", cmd_help, "this list; help COMMAND; help options", "usage: smgpt-dist help [COMMAND|options]\n"},
     {"version", cmd_version, "the version", "usage: smgpt-dist version\n"},

@@ -81,6 +81,7 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .max_pack_tokens = STAGE_PACK_TOKENS,
                                 .resume = r->request->resume != RESUME_NONE};
     snprintf(t->out_dir, sizeof t->out_dir, "%s", out_dir_of(o, stage));
+    t->stop_step = r->request->stop_step;
     if (r->request->resume == RESUME_DIR && stage == r->request->first_stage)
         snprintf(t->resume_dir, sizeof t->resume_dir, "%s", r->request->resume_dir);
     double deadline;

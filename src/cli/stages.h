@@ -12,6 +12,7 @@ struct stages_request {
     int first_stage, last_stage; /* 1..3 */
     enum resume_kind resume;
     const char *resume_dir; /* RESUME_DIR */
+    int64_t stop_step;      /* end the stage after this step; 0: at its last */
     bool dry_run;           /* say what would be done */
     double start_s;         /* clock_s at the program's start: the deadline counts from here */
 };

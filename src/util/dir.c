@@ -176,3 +176,13 @@ enum status dir_remove(const char *path, struct err *err)
         return err_set(err, ST_INPUT, "cannot remove \"%s\": no directory", plain);
     return remove_at(AT_FDCWD, plain, plain, 0, err);
 }
+enum status dir_make_temporary(char path[PATH_BYTES], const char *name, struct err *err)
+{
+    const char *root = getenv("TMPDIR");
+    char file[256];
+    snprintf(file, sizeof file, "%.200s-XXXXXX", name);
+    TRY(path_join(path, root && *root ? root : "/tmp", file, err));
+    if (!mkdtemp(path))
+        return err_errno(err, ST_ENV, "cannot make a temporary directory \"%.200s\"", path);
+    return ST_OK;
+}
