@@ -8,7 +8,7 @@
 #include "util/file.h"
 #include <jansson.h>
 
-enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
+enum schedule_kind { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT, SCHEDULE_CONSTANT_WITH_WARMUP };
 
 struct train_options {
     int32_t stage;
@@ -62,8 +62,8 @@ struct train_result {
 };
 
 /* Factor on the learning rate (transformers' schedules, in double): step counts finished optimizer steps, so
- * that the k-th step has step k - 1 and with warm-up the first rate is 0. "constant" has the warm-up too;
- * without one it is always 1. */
+ * that the k-th step has step k - 1 and with warm-up the first rate is 0. "constant" has no warm-up,
+ * whatever the ratio; "constant_with_warmup" has. */
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
 /* ceil(max_steps * ratio). */
 int64_t schedule_warmup(int64_t max_steps, double ratio);

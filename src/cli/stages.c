@@ -48,9 +48,14 @@ static json_t *curve_options(const struct options *o, int stage)
 
 static enum schedule_kind schedule_of(const struct options *o)
 {
-    return strcmp(o->schedule, "linear") == 0     ? SCHEDULE_LINEAR
-           : strcmp(o->schedule, "constant") == 0 ? SCHEDULE_CONSTANT
-                                                  : SCHEDULE_COSINE;
+    static const char *const names[] = {[SCHEDULE_COSINE] = "cosine",
+                                        [SCHEDULE_LINEAR] = "linear",
+                                        [SCHEDULE_CONSTANT] = "constant",
+                                        [SCHEDULE_CONSTANT_WITH_WARMUP] = "constant_with_warmup"};
+    int kind = SCHEDULE_CONSTANT_WITH_WARMUP;
+    while (kind > 0 && strcmp(o->schedule, names[kind]) != 0)
+        kind--;
+    return (enum schedule_kind)kind;
 }
 
 static enum status train_options_make(struct train_options *t, const struct run *r, int stage,

@@ -6,6 +6,7 @@ static double falling(enum schedule_kind kind, int64_t step, int64_t warmup_step
     const int64_t span = max_steps - warmup_steps > 1 ? max_steps - warmup_steps : 1;
     switch (kind) {
     case SCHEDULE_CONSTANT:
+    case SCHEDULE_CONSTANT_WITH_WARMUP:
         return 1;
     case SCHEDULE_LINEAR:
         return fmax(0, (double)(max_steps - step) / (double)span);
@@ -19,7 +20,7 @@ static double falling(enum schedule_kind kind, int64_t step, int64_t warmup_step
 
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps)
 {
-    if (step < warmup_steps)
+    if (step < warmup_steps && kind != SCHEDULE_CONSTANT)
         return (double)step / (double)(warmup_steps > 1 ? warmup_steps : 1);
     return falling(kind, step, warmup_steps, max_steps);
 }

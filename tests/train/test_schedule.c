@@ -40,9 +40,9 @@ static void test_others(void **state)
 {
     for (int s = 0; s < 10; s++) {
         double warm = s < 4 ? s / 4.0 : 1;
-        assert_true(schedule_factor(SCHEDULE_CONSTANT, s, 4, 10) == warm);
+        assert_true(schedule_factor(SCHEDULE_CONSTANT_WITH_WARMUP, s, 4, 10) == warm);
         assert_true(schedule_factor(SCHEDULE_LINEAR, s, 4, 10) == (s < 4 ? warm : (10 - s) / 6.0));
-        assert_true(schedule_factor(SCHEDULE_CONSTANT, s, 0, 10) == 1);
+        assert_true(schedule_factor(SCHEDULE_CONSTANT, s, 4, 10) == 1);
         assert_true(schedule_factor(SCHEDULE_LINEAR, s, 0, 10) == (10 - s) / 10.0);
     }
     /* Borders: nothing but warm-up, one step, beyond the end. */
