@@ -6,13 +6,16 @@
 enum status p2p__barrier_as(struct comm *c, enum comm_op op)
 {
     struct p2p *s = c->impl;
-    char mine = 1, theirs = 0;
+    uint64_t theirs = 0;
     p2p__begin(c, (struct op_call){.op = op});
+    const uint64_t mine = s->past;
     /* Dissemination: after round k everybody has heard, at second hand, of 2^(k+1) ranks. */
     for (int step = 1; step < c->world_size; step *= 2) {
-        p2p__post_recv(c, (c->rank - step + c->world_size) % c->world_size, &theirs, 1);
-        p2p__post_send(c, (c->rank + step) % c->world_size, &mine, 1);
+        int before = (c->rank - step + c->world_size) % c->world_size;
+        p2p__post_recv(c, before, &theirs, sizeof theirs);
+        p2p__post_send(c, (c->rank + step) % c->world_size, &mine, sizeof mine);
         p2p__wait(c, &s->in, -1);
+        p2p__same_past(c, before, theirs);
         p2p__wait(c, &s->out, -1);
     }
     p2p__end(c);
@@ -79,13 +82,17 @@ static void buf_size(struct comm *c, struct buf *b, uint64_t n_bytes)
     b->data[n_bytes] = '\0';
 }
 
-static uint64_t *sizes_alloc(struct comm *c)
+struct head { /* goes before a message of a size that only the sender knows */
+    uint64_t n_bytes, past;
+};
+
+static struct head *heads_alloc(struct comm *c)
 {
     struct err err = ERR_INIT;
-    uint64_t *sizes = calloc((size_t)c->world_size, sizeof *sizes);
-    if (sizes == NULL)
-        p2p__must(c, err_memory(&err, "sizes of messages", (size_t)c->world_size * sizeof *sizes), &err);
-    return sizes;
+    struct head *heads = calloc((size_t)c->world_size, sizeof *heads);
+    if (heads == NULL)
+        p2p__must(c, err_memory(&err, "sizes of messages", (size_t)c->world_size * sizeof *heads), &err);
+    return heads;
 }
 
 enum status p2p__scatter(struct comm *c, const struct buf *parts, struct buf *out, struct err *err)
@@ -93,25 +100,26 @@ enum status p2p__scatter(struct comm *c, const struct buf *parts, struct buf *ou
     struct p2p *s = c->impl;
     p2p__begin(c, (struct op_call){.op = OP_SCATTER});
     if (c->rank != 0) {
-        uint64_t n_bytes = 0;
-        p2p__post_recv(c, 0, &n_bytes, sizeof n_bytes);
+        struct head head = {0};
+        p2p__post_recv(c, 0, &head, sizeof head);
         p2p__wait(c, &s->in, -1);
-        buf_size(c, out, n_bytes);
+        p2p__same_past(c, 0, head.past);
+        buf_size(c, out, head.n_bytes);
         p2p__post_recv(c, 0, out->data, out->n_bytes);
         p2p__end(c);
         return ST_OK;
     }
-    uint64_t *sizes = sizes_alloc(c);
+    struct head *heads = heads_alloc(c);
     for (int r = 1; r < c->world_size; r++) {
-        sizes[r] = parts[r].n_bytes;
-        p2p__post_send(c, r, &sizes[r], sizeof sizes[r]);
+        heads[r] = (struct head){.n_bytes = parts[r].n_bytes, .past = s->past};
+        p2p__post_send(c, r, &heads[r], sizeof heads[r]);
         p2p__post_send(c, r, parts[r].data, parts[r].n_bytes);
     }
     buf_size(c, out, parts[0].n_bytes);
     if (parts[0].n_bytes > 0)
         memcpy(out->data, parts[0].data, parts[0].n_bytes);
     p2p__end(c);
-    free(sizes);
+    free(heads);
     return ST_OK;
 }
 
@@ -120,25 +128,26 @@ enum status p2p__gather(struct comm *c, const void *data, size_t n_bytes, struct
     struct p2p *s = c->impl;
     p2p__begin(c, (struct op_call){.op = OP_GATHER});
     if (c->rank != 0) {
-        uint64_t size = n_bytes;
-        p2p__post_send(c, 0, &size, sizeof size);
+        struct head head = {.n_bytes = n_bytes, .past = s->past};
+        p2p__post_send(c, 0, &head, sizeof head);
         p2p__post_send(c, 0, data, n_bytes);
         p2p__end(c);
         return ST_OK;
     }
-    uint64_t *sizes = sizes_alloc(c);
+    struct head *heads = heads_alloc(c);
     for (int r = 1; r < c->world_size; r++)
-        p2p__post_recv(c, r, &sizes[r], sizeof sizes[r]);
+        p2p__post_recv(c, r, &heads[r], sizeof heads[r]);
     p2p__wait(c, &s->in, -1);
     for (int r = 1; r < c->world_size; r++) {
-        buf_size(c, &parts[r], sizes[r]);
+        p2p__same_past(c, r, heads[r].past);
+        buf_size(c, &parts[r], heads[r].n_bytes);
         p2p__post_recv(c, r, parts[r].data, parts[r].n_bytes);
     }
     buf_size(c, &parts[0], n_bytes);
     if (n_bytes > 0)
         memcpy(parts[0].data, data, n_bytes);
     p2p__end(c);
-    free(sizes);
+    free(heads);
     return ST_OK;
 }
 

@@ -57,6 +57,9 @@ struct pong { /* the answer to "are you alive": what the rank is doing */
 
 struct peer { /* what is known of another rank; now_s of the transport */
     double heard_s, asked_s;
+    struct pong apart;    /* an answer that says it waits elsewhere; apart_since_s: when it came */
+    int64_t apart_number; /* of our operation then */
+    double apart_since_s;
 };
 
 struct transport {
@@ -90,6 +93,7 @@ struct p2p {
     int64_t number; /* of the operation, counted equally on all ranks */
     struct op_call call;
     double since_s;
+    uint64_t past; /* digest of all operations so far: equal on all ranks, or the program has a defect */
 };
 
 /* p2p_wait.c: every collective is begin, post..., wait..., end. data of n_bytes 0 posts nothing. */
@@ -114,6 +118,9 @@ struct pong p2p__pong(const struct p2p *s, int to, double now_s);
 /* Called now and then by the waiting thread; ends the run when a peer of the set is silent for too long, or
  * waits in another operation. */
 void p2p__check_peers(struct comm *c, const struct requests *set, double since_s, double now_s);
+
+/* Ends the run when a peer's digest in a message of this operation is not ours. */
+void p2p__same_past(struct comm *c, int peer, uint64_t past);
 
 /* p2p_collectives.c: slots of the table. */
 enum status p2p__barrier(struct comm *c, struct err *err);

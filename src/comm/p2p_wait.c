@@ -89,6 +89,16 @@ static void requests_reserve(struct comm *c, struct requests *set)
     set->capacity = n;
 }
 
+/* FNV-1a (Fowler, Noll, Vo) over words. */
+static uint64_t digest(uint64_t past, const struct op_call *call)
+{
+    /* What bcast_nodes is called with concerns the hosts' lowest ranks alone. */
+    const uint64_t words[] = {call->op, (uint64_t)call->root, call->op == OP_BCAST ? call->n_bytes : 0};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        past = (past ^ words[i]) * 0x100000001b3u;
+    return past;
+}
+
 void p2p__begin(struct comm *c, struct op_call call)
 {
     struct p2p *s = c->impl;
@@ -96,6 +106,7 @@ void p2p__begin(struct comm *c, struct op_call call)
     pthread_mutex_lock(&s->lock);
     s->number++;
     s->call = call;
+    s->past = digest(s->past, &call);
     s->since_s = s->via->now_s(c);
     pthread_mutex_unlock(&s->lock);
 }
