@@ -45,7 +45,7 @@ static void ban_if_reachable(struct tokenizer *t, const struct added_token *a)
 }
 
 /* Text of an added token as the trie of its kind needs it. */
-static enum status trie_put(struct tokenizer *t, struct scratch *s, int32_t index, struct err *err)
+static enum status trie_put(struct tokenizer *t, struct workspace *s, int32_t index, struct err *err)
 {
     const struct added_token *a = &t->added.items[index];
     const struct token_entry *e = &t->vocab.entries[a->id];
@@ -60,7 +60,7 @@ static enum status trie_put(struct tokenizer *t, struct scratch *s, int32_t inde
 }
 
 /* Special ones first: the order decides which of two tokens with equal normalized text is found. */
-static enum status tries_fill(struct tokenizer *t, struct scratch *s, struct err *err)
+static enum status tries_fill(struct tokenizer *t, struct workspace *s, struct err *err)
 {
     for (int special = 1; special >= 0; special--)
         for (int32_t i = 0; i < t->added.n; i++)
@@ -71,12 +71,12 @@ static enum status tries_fill(struct tokenizer *t, struct scratch *s, struct err
 
 static enum status tries_build(struct tokenizer *t, struct err *err)
 {
-    struct scratch *s;
-    TRY(tokenizer__scratch_take(t->pool, &s, err));
+    struct workspace *s;
+    TRY(tokenizer__workspace_take(t->pool, &s, err));
     tokenizer__trie_release(&t->added.raw);
     tokenizer__trie_release(&t->added.normalized);
     enum status status = tries_fill(t, s, err);
-    tokenizer__scratch_give(t->pool, s);
+    tokenizer__workspace_give(t->pool, s);
     return status;
 }
 

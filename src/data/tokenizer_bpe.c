@@ -118,8 +118,8 @@ static enum status start_chars(struct starter *st, const char *piece, size_t n_b
 }
 
 /* The piece as the vocabulary writes it. */
-static enum status piece_text(const struct tokenizer *t, struct scratch *s, const char *piece, size_t n_bytes,
-                              const char **text, size_t *n_text, struct err *err)
+static enum status piece_text(const struct tokenizer *t, struct workspace *s, const char *piece,
+                              size_t n_bytes, const char **text, size_t *n_text, struct err *err)
 {
     *text = piece;
     *n_text = n_bytes;
@@ -137,7 +137,7 @@ static enum status piece_text(const struct tokenizer *t, struct scratch *s, cons
 }
 
 /* Replaces a banned token by what its text gives when no banned token may come out. */
-static enum status spell_out(const struct tokenizer *t, struct scratch *s, int32_t id, struct ids *out,
+static enum status spell_out(const struct tokenizer *t, struct workspace *s, int32_t id, struct ids *out,
                              struct err *err)
 {
     struct starter st = {.t = t, .symbols = &s->spelled, .plain = true};
@@ -152,8 +152,8 @@ static enum status spell_out(const struct tokenizer *t, struct scratch *s, int32
     return ids_append(out, s->spelled.data, (int)n, err);
 }
 
-static enum status symbols_out(const struct tokenizer *t, struct scratch *s, const int32_t *symbols, size_t n,
-                               bool plain, struct ids *out, struct err *err)
+static enum status symbols_out(const struct tokenizer *t, struct workspace *s, const int32_t *symbols,
+                               size_t n, bool plain, struct ids *out, struct err *err)
 {
     if (!plain)
         return ids_append(out, symbols, (int)n, err);
@@ -168,8 +168,8 @@ static enum status symbols_out(const struct tokenizer *t, struct scratch *s, con
     return ST_OK;
 }
 
-static enum status bpe_piece(const struct tokenizer *t, struct scratch *s, const char *piece, size_t n_bytes,
-                             bool plain, struct ids *out, struct err *err)
+static enum status bpe_piece(const struct tokenizer *t, struct workspace *s, const char *piece,
+                             size_t n_bytes, bool plain, struct ids *out, struct err *err)
 {
     if (t->model.ignore_merges) {
         const char *text;
@@ -212,7 +212,7 @@ static uint32_t piece_hash(const char *p, size_t n)
     return (uint32_t)(h >> 40);
 }
 
-enum status tokenizer__bpe(const struct tokenizer *t, struct scratch *s, const char *piece, size_t n_bytes,
+enum status tokenizer__bpe(const struct tokenizer *t, struct workspace *s, const char *piece, size_t n_bytes,
                            struct ids *out, struct err *err)
 {
     /* Only here does plain text differ from text with its added tokens taken out. */

@@ -229,9 +229,9 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int 
                              struct buf *out, struct err *err)
 {
     struct token_list lists[2] = {{BUF_INIT, BUF_INIT}, {BUF_INIT, BUF_INIT}};
-    struct scratch *s;
+    struct workspace *s;
     int side = 0;
-    TRY(tokenizer__scratch_take(t->pool, &s, err));
+    TRY(tokenizer__workspace_take(t->pool, &s, err));
     enum status status = collect_tokens(t, ids, n, skip_special, &lists[0], err);
     for (int i = 0; i < t->decoder.n_steps && status == ST_OK; i++) {
         list_clear(&lists[!side]);
@@ -241,7 +241,7 @@ enum status tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int 
     if (status == ST_OK)
         status = buf_append(out, lists[side].text.data ? lists[side].text.data : "", lists[side].text.n_bytes,
                             err);
-    tokenizer__scratch_give(t->pool, s);
+    tokenizer__workspace_give(t->pool, s);
     list_release(&lists[0]);
     list_release(&lists[1]);
     return status;

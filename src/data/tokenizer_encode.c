@@ -4,7 +4,7 @@
 
 struct encoder {
     const struct tokenizer *t;
-    struct scratch *s;
+    struct workspace *s;
     struct ids *out;
     bool added; /* added tokens are matched */
 };
@@ -55,8 +55,8 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
     size_t valid = tokenizer__utf8_valid(text, n_bytes);
     if (valid != n_bytes)
         return err_set(err, ST_INPUT, "text: invalid UTF-8 at byte %zu", valid);
-    struct scratch *s;
-    TRY(tokenizer__scratch_take(t->pool, &s, err));
+    struct workspace *s;
+    TRY(tokenizer__workspace_take(t->pool, &s, err));
     struct encoder e = {t, s, out, flags & ENCODE_ADDED};
     int before = out->n;
     s->plain = !e.added;
@@ -69,6 +69,6 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
         status = ids_append(out, t->suffix.data, t->suffix.n, err);
     if (status != ST_OK)
         out->n = before;
-    tokenizer__scratch_give(t->pool, s);
+    tokenizer__workspace_give(t->pool, s);
     return status;
 }

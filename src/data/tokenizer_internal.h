@@ -4,7 +4,7 @@
  *   -> pre-tokenizer steps -> BPE of each piece -> ids
  *
  * Everything behind struct tokenizer is fixed once it is open (and only tokenizer_add changes it); what a
- * run of the encoder writes to is a struct scratch, of which each caller gets one of its own. */
+ * run of the encoder writes to is a struct workspace, of which each caller gets one of its own. */
 #ifndef SMGPT_DATA_TOKENIZER_INTERNAL_H
 #define SMGPT_DATA_TOKENIZER_INTERNAL_H
 
@@ -213,9 +213,9 @@ struct normalizer {
 enum status tokenizer__normalizer_load(struct normalizer *n, const json_t *root, const char *path,
                                        struct err *err);
 void tokenizer__normalizer_release(struct normalizer *n);
-struct scratch;
-/* *out is either text itself or a buffer of the scratch, valid until the next call. */
-enum status tokenizer__normalize(const struct normalizer *n, struct scratch *s, const char *text,
+struct workspace;
+/* *out is either text itself or a buffer of the workspace, valid until the next call. */
+enum status tokenizer__normalize(const struct normalizer *n, struct workspace *s, const char *text,
                                  size_t n_bytes, const char **out, size_t *n_out, struct err *err);
 
 /* --- pre-tokenizer (tokenizer_split_load.c, tokenizer_split.c, tokenizer_words.c) --- */
@@ -259,7 +259,7 @@ size_t tokenizer__word_gpt2(const struct char_classes *c, const char *text, size
 size_t tokenizer__word_qwen(const struct char_classes *c, int max_digits, const char *text, size_t n_bytes,
                             size_t at);
 /* Splits a normalized piece and appends the ids of its parts. at_start: nothing stands before it. */
-enum status tokenizer__split(const struct tokenizer *t, struct scratch *s, const char *text, size_t n_bytes,
+enum status tokenizer__split(const struct tokenizer *t, struct workspace *s, const char *text, size_t n_bytes,
                              bool at_start, struct ids *out, struct err *err);
 
 /* --- BPE (tokenizer_bpe.c, tokenizer_merge.c) --- */
@@ -273,13 +273,13 @@ struct model_options {
 };
 /* Fills the tables above from the vocabulary. */
 void tokenizer__model_index(struct tokenizer *t);
-enum status tokenizer__bpe(const struct tokenizer *t, struct scratch *s, const char *piece, size_t n_bytes,
+enum status tokenizer__bpe(const struct tokenizer *t, struct workspace *s, const char *piece, size_t n_bytes,
                            struct ids *out, struct err *err);
 /* Merges symbols in place; *n of them afterwards. unbanned: makes no banned token. */
-enum status tokenizer__merge(const struct tokenizer *t, struct scratch *s, bool unbanned, int32_t *symbols,
+enum status tokenizer__merge(const struct tokenizer *t, struct workspace *s, bool unbanned, int32_t *symbols,
                              size_t *n, struct err *err);
 
-/* --- scratch (tokenizer_scratch.c) --- */
+/* --- workspace (tokenizer_workspace.c) --- */
 
 #define CACHE_KEY_BYTES 23
 #define CACHE_IDS       9
@@ -290,8 +290,8 @@ struct cache_entry { /* 64 bytes: one cache line */
     char key[CACHE_KEY_BYTES];
     int32_t ids[CACHE_IDS];
 };
-struct scratch {
-    struct scratch *next;
+struct workspace {
+    struct workspace *next;
     bool plain;                 /* the text may become no special token */
     struct buf normal[2];       /* the normalizer's steps write to them in turns */
     struct buf step[MAX_STEPS]; /* texts that a pre-tokenizer step made */
@@ -303,13 +303,13 @@ struct scratch {
     pcre2_match_data *match;
     struct cache_entry *cache; /* [CACHE_ENTRIES] pieces met lately */
 };
-struct scratch_pool {
+struct workspace_pool {
     pthread_mutex_t lock;
-    struct scratch *free;
+    struct workspace *free;
 };
-enum status tokenizer__scratch_take(struct scratch_pool *pool, struct scratch **out, struct err *err);
-void tokenizer__scratch_give(struct scratch_pool *pool, struct scratch *s);
-void tokenizer__scratch_pool_release(struct scratch_pool *pool);
+enum status tokenizer__workspace_take(struct workspace_pool *pool, struct workspace **out, struct err *err);
+void tokenizer__workspace_give(struct workspace_pool *pool, struct workspace *s);
+void tokenizer__workspace_pool_release(struct workspace_pool *pool);
 /* Room for n more ids at the end of the list, which does not grow yet. */
 enum status tokenizer__ids_reserve(struct ids *ids, size_t n, struct err *err);
 
@@ -357,7 +357,7 @@ struct tokenizer {
     struct decoder decoder;
     struct ids prefix, suffix; /* of the post-processor */
     int32_t eos;
-    struct scratch_pool *pool;
+    struct workspace_pool *pool;
 };
 
 /* tokenizer_scan.c: the two big fields are read straight from the text, the rest through jansson. */

@@ -209,7 +209,7 @@ enum status tokenizer_open(struct tokenizer **out, const char *dir, struct err *
 {
     *out = NULL;
     struct tokenizer *t = calloc(1, sizeof *t);
-    struct scratch_pool *pool = calloc(1, sizeof *pool);
+    struct workspace_pool *pool = calloc(1, sizeof *pool);
     if (!t || !pool) {
         free(t);
         free(pool);
@@ -246,7 +246,7 @@ void tokenizer_close(struct tokenizer *t)
     tokenizer__decoder_release(&t->decoder);
     ids_release(&t->prefix);
     ids_release(&t->suffix);
-    tokenizer__scratch_pool_release(t->pool);
+    tokenizer__workspace_pool_release(t->pool);
     free(t->pool);
     free(t);
 }

@@ -142,7 +142,7 @@ static size_t merge_long(const struct merger *m, struct node *nodes, struct heap
     return n_left;
 }
 
-enum status tokenizer__merge(const struct tokenizer *t, struct scratch *s, bool unbanned, int32_t *symbols,
+enum status tokenizer__merge(const struct tokenizer *t, struct workspace *s, bool unbanned, int32_t *symbols,
                              size_t *n, struct err *err)
 {
     struct merger m = {&t->merges, unbanned ? t->vocab.entries : NULL};

@@ -109,18 +109,20 @@ static bool text_is_stable(const struct normal_step *s, const char *text, size_t
 static bool is_newer(int32_t c)
 {
     /* clang-format off */
-    static const struct { int32_t first, last; } newer[] = {
+    static const struct {
+        int32_t first, last;
+    } newer[] = {
         {0x7fd, 0x7fd}, {0x897, 0x89f}, {0x8ca, 0x8d3}, {0x9fe, 0x9fe}, {0xc3c, 0xc3c}, {0xd3b, 0xd3c},
         {0xeba, 0xeba}, {0xece, 0xece}, {0x1715, 0x1715}, {0x1abf, 0x1ace}, {0x1df6, 0x1dfa},
-        {0x32ff, 0x32ff}, {0xa7f2, 0xa7f4}, {0xa82c, 0xa82c}, {0xab69, 0xab69}, {0x10781, 0x10785},
+        {0x32ff, 0x32ff}, {0xa7f1, 0xa7f4}, {0xa82c, 0xa82c}, {0xab69, 0xab69}, {0x10781, 0x10785},
         {0x10787, 0x107b0}, {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10d69, 0x10d6d}, {0x10eab, 0x10eac},
         {0x10efc, 0x10eff}, {0x10f46, 0x10f50}, {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x11241, 0x11241},
         {0x1133b, 0x1133b}, {0x11382, 0x113d0}, {0x1145e, 0x1145e}, {0x11839, 0x1183a}, {0x11930, 0x11938},
         {0x1193d, 0x1193e}, {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34}, {0x11a47, 0x11a47},
         {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97}, {0x11f41, 0x11f42},
-        {0x1611e, 0x1612f}, {0x16d63, 0x16d6a}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136},
-        {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef}, {0x1e5ee, 0x1e5ef}, {0x1f16c, 0x1f16c},
-        {0x1fbf0, 0x1fbf9},
+        {0x1611e, 0x1612f}, {0x16d63, 0x16d6a}, {0x16ff0, 0x16ff1}, {0x1ccd6, 0x1ccf9}, {0x1e030, 0x1e06d},
+        {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef}, {0x1e4ec, 0x1e4ef},
+        {0x1e5ee, 0x1e5ef}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
     };
     /* clang-format on */
     size_t low = 0, high = sizeof newer / sizeof newer[0];
@@ -211,7 +213,7 @@ static enum status flush_points(const struct normal_step *step, struct ids *list
     return ST_OK;
 }
 
-static enum status normalize_unicode(const struct normal_step *step, struct scratch *s, const char *text,
+static enum status normalize_unicode(const struct normal_step *step, struct workspace *s, const char *text,
                                      size_t n_bytes, struct buf *out, struct err *err)
 {
     int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (step->compat ? UTF8PROC_COMPAT : 0);
@@ -230,7 +232,7 @@ static enum status normalize_unicode(const struct normal_step *step, struct scra
     return flush_points(step, &s->points, out, err);
 }
 
-enum status tokenizer__normalize(const struct normalizer *n, struct scratch *s, const char *text,
+enum status tokenizer__normalize(const struct normalizer *n, struct workspace *s, const char *text,
                                  size_t n_bytes, const char **out, size_t *n_out, struct err *err)
 {
     int side = 0;

@@ -5,7 +5,7 @@
 
 struct run {
     const struct tokenizer *t;
-    struct scratch *s;
+    struct workspace *s;
     struct ids *out;
     struct err *err;
 };
@@ -178,7 +178,7 @@ static enum status run_step(const struct run *r, int k, const char *text, size_t
     return err_set(r->err, ST_DEFECT, "unknown step %d of a pre-tokenizer", (int)step->kind);
 }
 
-enum status tokenizer__split(const struct tokenizer *t, struct scratch *s, const char *text, size_t n_bytes,
+enum status tokenizer__split(const struct tokenizer *t, struct workspace *s, const char *text, size_t n_bytes,
                              bool at_start, struct ids *out, struct err *err)
 {
     if (n_bytes == 0)

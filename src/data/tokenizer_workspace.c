@@ -6,7 +6,7 @@
 /* A long text's buffers are not kept: a tokenizer that once met a book would hold it for ever. */
 #define KEEP_BYTES ((size_t)1 << 20)
 
-static void scratch_free(struct scratch *s)
+static void workspace_free(struct workspace *s)
 {
     for (int i = 0; i < 2; i++)
         buf_release(&s->normal[i]);
@@ -22,29 +22,29 @@ static void scratch_free(struct scratch *s)
     free(s);
 }
 
-static enum status scratch_new(struct scratch **out, struct err *err)
+static enum status workspace_new(struct workspace **out, struct err *err)
 {
-    struct scratch *s = calloc(1, sizeof *s);
+    struct workspace *s = calloc(1, sizeof *s);
     if (!s)
         return err_memory(err, "the tokenizer", sizeof *s);
     s->match = pcre2_match_data_create(1, NULL);
     s->cache = calloc(CACHE_ENTRIES, sizeof *s->cache);
     if (!s->match || !s->cache) {
-        scratch_free(s);
+        workspace_free(s);
         return err_memory(err, "the tokenizer", CACHE_ENTRIES * sizeof *s->cache);
     }
     *out = s;
     return ST_OK;
 }
 
-enum status tokenizer__scratch_take(struct scratch_pool *pool, struct scratch **out, struct err *err)
+enum status tokenizer__workspace_take(struct workspace_pool *pool, struct workspace **out, struct err *err)
 {
     pthread_mutex_lock(&pool->lock);
     *out = pool->free;
     if (*out)
         pool->free = (*out)->next;
     pthread_mutex_unlock(&pool->lock);
-    return *out ? ST_OK : scratch_new(out, err);
+    return *out ? ST_OK : workspace_new(out, err);
 }
 
 static void buf_trim(struct buf *b)
@@ -59,7 +59,7 @@ static void ids_trim(struct ids *ids)
         ids_release(ids);
 }
 
-void tokenizer__scratch_give(struct scratch_pool *pool, struct scratch *s)
+void tokenizer__workspace_give(struct workspace_pool *pool, struct workspace *s)
 {
     for (int i = 0; i < 2; i++)
         buf_trim(&s->normal[i]);
@@ -80,12 +80,12 @@ void tokenizer__scratch_give(struct scratch_pool *pool, struct scratch *s)
     pthread_mutex_unlock(&pool->lock);
 }
 
-void tokenizer__scratch_pool_release(struct scratch_pool *pool)
+void tokenizer__workspace_pool_release(struct workspace_pool *pool)
 {
     while (pool->free) {
-        struct scratch *s = pool->free;
+        struct workspace *s = pool->free;
         pool->free = s->next;
-        scratch_free(s);
+        workspace_free(s);
     }
     pthread_mutex_destroy(&pool->lock);
 }

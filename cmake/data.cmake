@@ -1,0 +1,2 @@
+add_executable(bench_tokenizer EXCLUDE_FROM_ALL bench/bench_tokenizer.c)
+target_link_libraries(bench_tokenizer PRIVATE smgpt_data smgpt_util PkgConfig::jansson)
