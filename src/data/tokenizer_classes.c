@@ -178,7 +178,7 @@ static const struct range newer_numbers[] = {
     {0x11de0, 0x11de9}, {0x16ff4, 0x16ff6},
 };
 
-/* \w without the letters: marks, decimal and letter numbers, connectors, joiners, circled and squared letters */
+/* \w without letters: marks, decimal and letter numbers, connectors, joiners, circled and squared letters */
 static const struct range word_parts[] = {
     {0x30, 0x39}, {0x5f, 0x5f}, {0x300, 0x36f}, {0x483, 0x489}, {0x591, 0x5bd}, {0x5bf, 0x5bf},
     {0x5c1, 0x5c2}, {0x5c4, 0x5c5}, {0x5c7, 0x5c7}, {0x610, 0x61a}, {0x64b, 0x669}, {0x670, 0x670},
