@@ -1,5 +1,6 @@
 #include "comm_internal.h"
 #include "util/fatal.h"
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,17 @@ void comm_set_timeout(struct comm *c, double seconds)
         c->timeout_s = seconds;
 }
 
+/* Agreed on before, further down: the rank is named already, and it need not be this one. */
+static bool names_rank(const char *what)
+{
+    for (const char *at = strstr(what, "rank "); at != NULL; at = strstr(at + 1, "rank ")) {
+        size_t n = strspn(at + 5, "0123456789");
+        if (n > 0 && strncmp(at + 5 + n, " on ", 4) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The failure of this rank as the others shall read it. */
 static void failure_text(const struct comm *c, enum status mine, const struct err *err, struct err *out)
 {
@@ -80,7 +92,7 @@ static void failure_text(const struct comm *c, enum status mine, const struct er
     out->status = mine;
     if (out->what[0] == '\0')
         snprintf(out->what, sizeof out->what, "%s", status_text(mine));
-    if (c->world_size > 1)
+    if (c->world_size > 1 && !names_rank(out->what))
         err_where(out, "rank %d on %s", c->rank, c->host);
 }
 

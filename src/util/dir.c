@@ -26,9 +26,13 @@ enum status dir_make(const char *path, struct err *err)
         char end = part[i];
         part[i] = '\0';
         /* EEXIST is good whoever made it; some read-only mounts say EROFS or EACCES first for what exists. */
-        if (mkdir(part, 0777) != 0 && !dir_exists(part)) {
-            if (errno == EEXIST)
-                errno = ENOTDIR;
+        if (mkdir(part, 0777) != 0) {
+            int code = errno; /* the look below sets another */
+            if (dir_exists(part)) {
+                part[i] = end;
+                continue;
+            }
+            errno = code == EEXIST ? ENOTDIR : code;
             err_errno(err, ST_ENV, "cannot make directory \"%s\"", part);
             return err_hint(err, "point work_dir to a directory that can be written");
         }

@@ -21,8 +21,10 @@ static enum status misbehave(struct comm *c, const char *how, struct err *err)
     }
     if (strcmp(how, "apart") == 0)
         return last ? c->ops->bcast(c, 0, &x, sizeof x, err) : c->ops->barrier(c, err);
-    if (strcmp(how, "agree") == 0)
-        return comm_agree(c, last ? err_set(err, ST_INPUT, "tensor \"a\" is missing") : ST_OK, err);
+    if (strcmp(how, "agree") == 0) {
+        enum status st = comm_agree(c, last ? err_set(err, ST_INPUT, "tensor \"a\" is missing") : ST_OK, err);
+        return comm_agree(c, st, err); /* as callers on several levels do: the first place stands */
+    }
     return ST_OK;
 }
 
