@@ -65,6 +65,8 @@ struct train_result {
  * that the k-th step has step k - 1 and with warm-up the first rate is 0. "constant" has no warm-up,
  * whatever the ratio; "constant_with_warmup" has. */
 double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps);
+/* By the option's word ("cosine", "linear", "constant", "constant_with_warmup"); false for any other. */
+bool schedule_by_name(const char *name, enum schedule_kind *out);
 /* ceil(max_steps * ratio). */
 int64_t schedule_warmup(int64_t max_steps, double ratio);
 

@@ -53,6 +53,8 @@ enum status golden__open(struct golden *g, const char *name, struct err *err)
     struct model_path p = {0};
     TRY(path_join(p.model_dir, g->dir, "model", err));
     TRY(path_join(p.adapter_dir, g->dir, name, err));
+    if (!dir_exists(p.adapter_dir))
+        p.adapter_dir[0] = '\0'; /* a record of a plain model */
     TRY(assembly_open_path(&g->s, g->comm, g->o, &p, err));
     g->host = malloc((size_t)g->s.params.n_values * sizeof *g->host + 1);
     return g->host ? ST_OK
@@ -253,32 +255,52 @@ static enum status no_files(void *user, const char *dir, int32_t stage, int64_t 
     return ST_OK;
 }
 
-/* The goldens' settings, of which train_totals.json holds the varying ones. */
-static void golden_options(struct train_options *t, const struct golden *g, const json_t *totals,
-                           int64_t n_steps)
+static double number_or(const json_t *o, const char *key, double otherwise)
 {
-    const json_t *o = json_object_get(totals, "options");
+    const json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+static enum status golden_schedule(struct train_options *t, const struct golden *g, const json_t *o,
+                                   struct err *err)
+{
+    const char *name = json_string_value(json_object_get(o, "schedule"));
+    if (schedule_by_name(name ? name : "cosine", &t->schedule))
+        return ST_OK;
+    return err_set(err, ST_INPUT, "%s: train_totals.json has the schedule '%.40s'", g->dir, name);
+}
+
+/* The run's settings as train_totals.json has them; what a record without them was made with stands here. */
+static enum status golden_options(struct train_options *t, const struct golden *g, const json_t *totals,
+                                  int64_t n_steps, struct err *err)
+{
+    const json_t *o = json_object_get(totals, "options"), *betas = json_object_get(o, "betas");
+    double batch = number_or(o, "batch", 0), ga = number_or(o, "ga", 0), seed = number_or(o, "seed", 42);
+    bool by_epochs = json_is_number(json_object_get(o, "epochs"));
     *t = (struct train_options){.stage = 3,
-                                .batch_train = (int32_t)golden__field(o, "batch"),
-                                .grad_accum = (int32_t)golden__field(o, "ga"),
-                                .seed = 42,
+                                .shuffle = json_is_true(json_object_get(o, "shuffle")),
                                 .share_prefix = g->o->share_prefix,
-                                .epochs = 1,
-                                .max_steps = n_steps,
-                                .lr = golden__field(o, "lr"),
-                                .warmup_ratio = 0.1,
-                                .weight_decay = golden__field(o, "weight_decay"),
-                                .max_grad_norm = golden__field(o, "max_grad_norm"),
-                                .adam_beta1 = 0.9,
-                                .adam_beta2 = 0.999,
-                                .adam_epsilon = 1e-8,
-                                .schedule = SCHEDULE_COSINE,
+                                .epochs = number_or(o, "epochs", 1),
+                                .max_steps = by_epochs ? 0 : n_steps,
+                                .lr = number_or(o, "lr", 0),
+                                .warmup_ratio = number_or(o, "warmup_ratio", 0.1),
+                                .weight_decay = number_or(o, "weight_decay", 0),
+                                .max_grad_norm = number_or(o, "max_grad_norm", 1),
+                                .adam_beta1 = betas ? json_number_value(json_array_get(betas, 0)) : 0.9,
+                                .adam_beta2 = betas ? json_number_value(json_array_get(betas, 1)) : 0.999,
+                                .adam_epsilon = number_or(o, "eps", 1e-8),
                                 .virtual_shards = (int32_t)g->o->virtual_shards,
                                 .logging_steps = 1,
                                 .eval_steps = n_steps,
                                 .keep_checkpoints = 2,
                                 .max_pack_tokens = 2048};
+    if (!(batch >= 1 && batch <= 1 << 20) || !(ga >= 1 && ga <= 1 << 20) || !(seed >= 0 && seed < 1e15))
+        return err_set(err, ST_INPUT, "%s: train_totals.json has no usable batch, ga and seed", g->dir);
+    t->batch_train = (int32_t)batch;
+    t->grad_accum = (int32_t)ga;
+    t->seed = (uint64_t)seed;
     snprintf(t->out_dir, sizeof t->out_dir, "%s", g->out_dir);
+    return golden_schedule(t, g, o, err);
 }
 
 enum status golden__train(struct golden *g, const json_t *totals, int64_t n_steps, struct err *err)
@@ -293,8 +315,8 @@ enum status golden__train(struct golden *g, const json_t *totals, int64_t n_step
                               .values = g->s.values,
                               .files = {.add_files = no_files}};
     char path[PATH_BYTES];
+    TRY(golden_options(&t, g, totals, n_steps, err));
     json_t *none = json_object();
-    golden_options(&t, g, totals, n_steps);
     t.options_json = none;
     snprintf(c.model_sha256, sizeof c.model_sha256, "%s", g->s.model_sha256);
     enum status st = path_join(path, g->dir, "pack.h5", err);

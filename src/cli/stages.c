@@ -46,18 +46,6 @@ static json_t *curve_options(const struct options *o, int stage)
     return all;
 }
 
-static enum schedule_kind schedule_of(const struct options *o)
-{
-    static const char *const names[] = {[SCHEDULE_COSINE] = "cosine",
-                                        [SCHEDULE_LINEAR] = "linear",
-                                        [SCHEDULE_CONSTANT] = "constant",
-                                        [SCHEDULE_CONSTANT_WITH_WARMUP] = "constant_with_warmup"};
-    int kind = SCHEDULE_CONSTANT_WITH_WARMUP;
-    while (kind > 0 && strcmp(o->schedule, names[kind]) != 0)
-        kind--;
-    return (enum schedule_kind)kind;
-}
-
 static enum status train_options_make(struct train_options *t, const struct run *r, int stage,
                                       struct err *err)
 {
@@ -77,7 +65,6 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .adam_beta1 = o->adam_beta1,
                                 .adam_beta2 = o->adam_beta2,
                                 .adam_epsilon = o->adam_epsilon,
-                                .schedule = schedule_of(o),
                                 .virtual_shards = (int32_t)o->virtual_shards,
                                 .logging_steps = o->logging_steps,
                                 .eval_steps = o->eval_steps,
@@ -85,6 +72,8 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .keep_checkpoints = (int32_t)o->keep_checkpoints,
                                 .max_pack_tokens = STAGE_PACK_TOKENS,
                                 .resume = r->request->resume != RESUME_NONE};
+    if (!schedule_by_name(o->schedule, &t->schedule))
+        return err_set(err, ST_USAGE, "schedule '%s' is unknown", o->schedule);
     snprintf(t->out_dir, sizeof t->out_dir, "%s", out_dir_of(o, stage));
     t->stop_step = r->request->stop_step;
     if (r->request->resume == RESUME_DIR && stage == r->request->first_stage)

@@ -1,5 +1,6 @@
 #include "train/train.h"
 #include <math.h>
+#include <string.h>
 
 static double falling(enum schedule_kind kind, int64_t step, int64_t warmup_steps, int64_t max_steps)
 {
@@ -28,4 +29,18 @@ double schedule_factor(enum schedule_kind kind, int64_t step, int64_t warmup_ste
 int64_t schedule_warmup(int64_t max_steps, double ratio)
 {
     return (int64_t)ceil((double)max_steps * ratio);
+}
+
+bool schedule_by_name(const char *name, enum schedule_kind *out)
+{
+    static const char *const names[] = {[SCHEDULE_COSINE] = "cosine",
+                                        [SCHEDULE_LINEAR] = "linear",
+                                        [SCHEDULE_CONSTANT] = "constant",
+                                        [SCHEDULE_CONSTANT_WITH_WARMUP] = "constant_with_warmup"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum schedule_kind)i;
+            return true;
+        }
+    return false;
 }

@@ -56,12 +56,29 @@ static void test_others(void **state)
     assert_true(schedule_factor(SCHEDULE_LINEAR, 10, 10, 10) == 0);
 }
 
+static void test_names(void **state)
+{
+    static const char *const names[] = {"cosine", "linear", "constant", "constant_with_warmup"};
+    static const enum schedule_kind kinds[] = {SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT,
+                                               SCHEDULE_CONSTANT_WITH_WARMUP};
+    for (int i = 0; i < 4; i++) {
+        enum schedule_kind kind = kinds[(i + 1) % 4];
+        assert_true(schedule_by_name(names[i], &kind));
+        assert_int_equal(kind, kinds[i]);
+    }
+    enum schedule_kind kept = SCHEDULE_LINEAR;
+    assert_false(schedule_by_name("constant_", &kept));
+    assert_false(schedule_by_name("", &kept));
+    assert_int_equal(kept, SCHEDULE_LINEAR);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cosine),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_others),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
