@@ -1,7 +1,9 @@
 /* The table of collectives. Every function here is collective over all ranks unless it says otherwise, and
- * returns the same status on every rank or does not return (a peer that is not heard of for timeout_s ends
- * the run through util/fatal, naming it). Payloads are bytes: what they mean is the caller's business.
- * Tables: "self" (one rank, no library), "mpi"; later "nccl" for device buffers and "sim" for tests.
+ * returns the same status on every rank or does not return: a peer that is not heard of for timeout_s ends
+ * the run through util/fatal, naming it. So do two ranks that call different operations, or the same one with
+ * other sizes, as soon as a message shows it or both have waited for timeout_s. Payloads are bytes: what they
+ * mean is the caller's business. Tables: "self" (one rank, no library), "mpi"; later "nccl" for device
+ * buffers and "sim" for tests.
  */
 #ifndef SMGPT_COMM_COMM_H
 #define SMGPT_COMM_COMM_H
@@ -21,8 +23,8 @@ struct comm {
     double timeout_s; /* of one wait; comm_set_timeout changes it */
 };
 
-/* n_bytes of memory that all ranks of a host see: written by the host's lowest rank only, before a barrier.
- */
+/* n_bytes of memory that all ranks of a host see: each byte is written by one rank, and read by the others
+ * behind a barrier. n_bytes may differ between hosts. */
 struct comm_shared {
     void *data;
     size_t n_bytes;

@@ -1,0 +1,37 @@
+/* As test_sim.c, with many more kills. */
+#include "sim/train_runs.h"
+#include "util/log.h"
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static void test_kills(void **state)
+{
+    const int world_sizes[] = {2, 3, 5};
+    struct train_counts n;
+    assert_true(train_kills_run(world_sizes, sizeof world_sizes / sizeof world_sizes[0], 31, &n));
+    print_message("%" PRId64 " kills, %" PRId64 " of them after a checkpoint\n", n.n_kills,
+                  n.n_from_checkpoint);
+    if (getenv("SMGPT_SIM_SEED") != NULL)
+        return;
+    assert_true(n.n_from_checkpoint > 0);
+    assert_true(n.n_from_checkpoint < n.n_kills);
+}
+
+int main(void)
+{
+#ifdef __SANITIZE_THREAD__
+    fprintf(stderr, "skipped: stacks of our own are not known to the thread sanitizer\n");
+    return 77;
+#endif
+    log_set_level(LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kills),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
