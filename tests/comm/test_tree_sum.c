@@ -101,6 +101,7 @@ static void play(int n_leaves, int w, int64_t n, float *total)
             memcpy(nodes + k * n, stack + node * n, (size_t)n * sizeof *nodes);
         }
         free(stack);
+        tree__release(&own);
     }
     assert_int_equal(k, all.n);
     const float **parts = calloc((size_t)all.n, sizeof *parts);

@@ -159,27 +159,36 @@ typedef void tile_fn(const struct product *p, const float *a, const float *b, fl
 static int tile_pick(tile_fn **fn, int nv, int64_t left)
 {
 #define PICK(mr, vectors)                                                                                    \
-    if (nv == vectors && left >= mr) {                                                                       \
-        *fn = tile_##mr##x##vectors;                                                                         \
-        return mr;                                                                                           \
-    }
+    do                                                                                                       \
+        if (nv == vectors && left >= mr) {                                                                   \
+            *fn = tile_##mr##x##vectors;                                                                     \
+            return mr;                                                                                       \
+        }                                                                                                    \
+    while (0)
 #if ROWS_SLIM == 12
-    PICK(12, 1)
+    PICK(12, 1);
 #endif
 #if VECTORS == 4
-    PICK(12, 2)
-    PICK(6, 4)
-    PICK(4, 4)
-    PICK(2, 4)
-    PICK(1, 4)
-    PICK(6, 3)
-    PICK(4, 3)
-    PICK(2, 3) PICK(1, 3)
+    PICK(12, 2);
+    PICK(6, 4);
+    PICK(4, 4);
+    PICK(2, 4);
+    PICK(1, 4);
+    PICK(6, 3);
+    PICK(4, 3);
+    PICK(2, 3);
+    PICK(1, 3);
 #endif
 #if ROWS_WIDE == 6
-        PICK(6, 2)
+    PICK(6, 2);
 #endif
-            PICK(4, 2) PICK(2, 2) PICK(1, 2) PICK(6, 1) PICK(4, 1) PICK(2, 1) *fn = tile_1x1;
+    PICK(4, 2);
+    PICK(2, 2);
+    PICK(1, 2);
+    PICK(6, 1);
+    PICK(4, 1);
+    PICK(2, 1);
+    *fn = tile_1x1;
     return 1;
 }
 
