@@ -15,10 +15,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define VOCAB     37
-#define NEW_FIRST 33
-#define STEPS     5
-#define TIMEOUT_S 60.0
+#define VOCAB      37
+#define NEW_FIRST  33
+#define STEPS      5
+#define TIMEOUT_S  60.0
+#define MAX_SAVING 32
 
 static const char config[] =
     "{\"model_type\":\"qwen3\",\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":1,"
@@ -33,7 +34,9 @@ struct outcome {
     struct sim_result result;
     enum status status[SIM_MAX_RANKS]; /* of train_stage on ranks that returned */
     char what[SIM_MAX_RANKS][300];
-    int64_t committed_step; /* newest that was reported as saved */
+    int64_t committed_step;     /* newest that was reported as saved */
+    int64_t saving[MAX_SAVING]; /* points of rank 0 in the middle of saving */
+    int n_saving;
 };
 
 struct runs {
@@ -48,13 +51,21 @@ struct run {
     bool resume;
 };
 
+static void saving_point(const struct run *r)
+{
+    struct outcome *out = r->runs->outcome;
+    if (out->n_saving < MAX_SAVING)
+        out->saving[out->n_saving++] = out->result.ranks[0].n_points + 1;
+    sim_point();
+}
+
 static enum status add_files(void *user, const char *dir, int32_t stage, int64_t step, struct err *err)
 {
     char path[PATH_BYTES];
-    sim_point(); /* in the middle of a checkpoint */
+    saving_point(user);
     TRY(path_join(path, dir, "adapter_config.json", err));
     TRY(file_write(path, adapter_config, strlen(adapter_config), err));
-    sim_point();
+    saving_point(user);
     return ST_OK;
 }
 
@@ -63,7 +74,7 @@ static enum status committed(void *user, const char *dir, int32_t stage, int64_t
 {
     const struct run *r = user;
     r->runs->outcome->committed_step = step;
-    sim_point();
+    saving_point(r);
     return ST_OK;
 }
 
@@ -273,12 +284,17 @@ static bool kills_run(struct runs *all, int world_size, int64_t stride, struct t
 {
     struct sim_options o = sim_options_of(world_size);
     char name[40];
-    int64_t n_points[SIM_MAX_RANKS];
+    int64_t n_points[SIM_MAX_RANKS], saving[MAX_SAVING];
     snprintf(name, sizeof name, "whole-%d", world_size);
     if (!train_whole(all, &o, name))
         return false;
     for (int r = 0; r < world_size; r++)
         n_points[r] = all->outcome->result.ranks[r].n_points;
+    int n_saving = all->outcome->n_saving;
+    memcpy(saving, all->outcome->saving, sizeof saving);
+    for (int i = 0; i < n_saving; i++)
+        if (!kill_and_resume(all, o, 0, saving[i], counts))
+            return false;
     for (int r = 0; r < world_size; r++)
         for (int64_t point = 1 + (r * stride) / world_size; point <= n_points[r]; point += stride)
             if (!kill_and_resume(all, o, r, point, counts))
