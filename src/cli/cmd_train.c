@@ -26,8 +26,8 @@ static enum status run(struct options *o, struct stages_request *r, const char *
                                               : RESUME_DIR;
     r->resume_dir = resume;
     r->options = o;
+    stop_install(); /* before the ranks meet: whoever is asked to stop meanwhile still ends with all others */
     TRY(ranks_open(&comm, o, err));
-    stop_install();
     enum status st = stages_run(&comm, r, err);
     ranks_close(&comm, st, err);
     return st;
