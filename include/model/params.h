@@ -26,6 +26,7 @@ struct params {
     int64_t new_first; /* first new id */
     int64_t n_new;     /* 0: no new rows */
     bool untied_rows;  /* the head's new rows are trained apart */
+    bool tied_base;    /* although the base ties them, where untied_rows is set too */
     struct param *items;
     int32_t n_items;
     int64_t n_values;

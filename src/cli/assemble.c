@@ -170,34 +170,18 @@ enum status lora_from_adapter(struct lora_config *lora, const struct adapter_con
     return ST_OK;
 }
 
-/* The new rows that an adapter trains: one run of ids, as this program and its data use them. */
-static enum status rows_of_adapter(const struct adapter_config *c, const char *dir, int64_t *first,
-                                   int64_t *n, struct err *err)
-{
-    const int64_t *rows = c->n_embed_rows ? c->embed_rows : c->head_rows;
-    *n = c->n_embed_rows ? c->n_embed_rows : c->n_head_rows;
-    *first = *n ? rows[0] : 0;
-    for (int64_t i = 0; i < *n; i++)
-        if (rows[i] != *first + i)
-            return err_set(err, ST_INPUT,
-                           "%s: trainable_token_indices are not one run of ids (%lld follows %lld)", dir,
-                           (long long)rows[i], (long long)rows[i - 1]);
-    return ST_OK;
-}
-
 static enum status open_adapter(struct assembly *s, const char *dir, struct err *err)
 {
     struct adapter_config c = {0};
     struct lora_config lora;
-    int64_t first = 0, n = 0;
+    struct adapter_rows rows = {0};
     TRY(adapter_config_read(&c, dir, err));
     enum status st = lora_from_adapter(&lora, &c, err);
     if (st == ST_OK)
-        st = rows_of_adapter(&c, dir, &first, &n, err);
-    bool untied = c.n_head_rows > 0;
+        st = rows_from_adapter(&rows, &c, s->arch.tied, dir, err);
     adapter_config_release(&c);
     TRY(st);
-    TRY(assembly_params(s, &lora, n ? first : s->arch.n_embed_rows, n, untied, 0, err));
+    TRY(assembly_params(s, &lora, rows.n ? rows.first : s->arch.n_embed_rows, rows.n, rows.apart, 0, err));
     float *host = malloc((size_t)s->params.n_values * sizeof *host + 1);
     if (!host)
         return err_memory(err, "an adapter", (size_t)s->params.n_values * sizeof *host);

@@ -47,6 +47,15 @@ void assembly_close(struct assembly *s);
 enum status lora_from_options(struct lora_config *lora, const struct options *o, struct err *err);
 enum status lora_from_adapter(struct lora_config *lora, const struct adapter_config *c, struct err *err);
 
+/* The new rows of an adapter: one run of ids, as this program and its data use them. */
+struct adapter_rows {
+    int64_t first, n;
+    bool apart; /* the head's are trained apart from the input's */
+};
+/* ST_INPUT for any other choice of rows. tied: whether the base ties its head; dir is for the message. */
+enum status rows_from_adapter(struct adapter_rows *out, const struct adapter_config *c, bool tied,
+                              const char *dir, struct err *err);
+
 /* Base and adapter of a --model_path on one process: the whole of a generating or measuring command's start.
  */
 enum status assembly_open_path(struct assembly *s, struct comm *comm, const struct options *o,

@@ -2,6 +2,7 @@
 #include "stage_files.h"
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
+#include "train/adapter.h"
 #include "util/file.h"
 #include "util/json.h"
 #include "util/log.h"
@@ -140,14 +141,10 @@ static enum status write_adapter_config(const struct stage_files_user *u, const 
     c.embed_rows = malloc((size_t)p->n_new * 2 * sizeof *c.embed_rows + 1);
     if (!c.embed_rows)
         return err_memory(err, "the list of new rows", (size_t)p->n_new * 16);
-    for (int64_t i = 0; i < p->n_new; i++)
-        c.embed_rows[i] = p->new_first + i;
+    c.head_rows = c.embed_rows + p->n_new;
+    adapter_row_ids(p, c.embed_rows, c.head_rows);
     c.n_embed_rows = p->n_new;
-    if (p->index_head_rows >= 0) {
-        c.head_rows = c.embed_rows + p->n_new;
-        c.n_head_rows = p->n_new;
-        memcpy(c.head_rows, c.embed_rows, (size_t)p->n_new * sizeof *c.head_rows);
-    }
+    c.n_head_rows = p->index_head_rows >= 0 ? p->n_new : 0;
     enum status st = adapter_config_write(&c, dir, err);
     free(c.embed_rows);
     return st;

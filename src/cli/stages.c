@@ -110,13 +110,16 @@ static enum status adapted_settings(struct run *r, struct adapted *out, struct e
 {
     const struct options *o = r->o;
     struct adapter_config c = {0};
+    struct adapter_rows rows = {0};
     out->untied = rows_untied(r, &r->model.arch);
     enum status st = lora_from_options(&out->lora, o, err);
     if (st == ST_OK && r->comm->rank == 0 && o->init_adapter[0]) {
         st = adapter_config_read(&c, o->init_adapter, err);
         if (st == ST_OK)
             st = lora_from_adapter(&out->lora, &c, err);
-        out->untied = out->untied || (strcmp(o->new_rows, "auto") == 0 && c.n_head_rows > 0);
+        if (st == ST_OK)
+            st = rows_from_adapter(&rows, &c, r->model.arch.tied, o->init_adapter, err);
+        out->untied = out->untied || (strcmp(o->new_rows, "auto") == 0 && rows.apart);
         if (st == ST_OK && (out->lora.r != o->lora_r || out->lora.alpha != o->lora_alpha))
             log_info("LoRA    r %d, alpha %g and targets are those of %s", out->lora.r, out->lora.alpha,
                      o->init_adapter);
@@ -154,6 +157,10 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
     if (strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {
         st = err_set(err, ST_USAGE, "new_rows=tied, but '%s' has a head of its own", r->o->model);
         err_hint(err, "use new_rows=auto or untied");
+    }
+    if (st == ST_OK && a->tied && adapted.untied && pack->vocab_size - pack->base_vocab_size == 1) {
+        st = err_set(err, ST_USAGE, "new_rows=untied with a single new row on a base that ties its head");
+        err_hint(err, "PEFT's files cannot say that, it takes two rows or more: use new_rows=tied");
     }
     /* A shard's rows, packed: more only when an evaluation or a later stage packs longer ones. */
     int64_t rows = (r->o->batch_train * r->o->grad_accum + r->o->virtual_shards - 1) / r->o->virtual_shards;

@@ -59,6 +59,7 @@ enum status params_init(struct params *p, const struct arch *a, const struct lor
     p->scaling = (float)(lora->alpha /
                          (lora->use_rslora ? sqrt((double)lora->r) : (double)(lora->r > 0 ? lora->r : 1)));
     p->untied_rows = untied_rows || !a->tied;
+    p->tied_base = a->tied;
     p->items = calloc((size_t)a->n_layers * N_PROJ * 2 + 2, sizeof *p->items);
     p->index_lora = malloc((size_t)a->n_layers * sizeof *p->index_lora);
     if (!p->items || !p->index_lora)

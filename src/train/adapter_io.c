@@ -1,6 +1,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/torch_file.h"
 #include "train/adapter.h"
+#include "train_internal.h"
 #include "util/file.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,13 +128,8 @@ static enum status read_bin(const char *path, const struct params *p, float *val
     return st;
 }
 
-enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err)
+static enum status read_safetensors(const char *path, const struct params *p, float *values, struct err *err)
 {
-    char path[PATH_BYTES], bin[PATH_BYTES];
-    TRY(path_join(path, dir, "adapter_model.safetensors", err));
-    TRY(path_join(bin, dir, "adapter_model.bin", err));
-    if (!file_exists(path) && file_exists(bin))
-        return read_bin(bin, p, values, err);
     struct safetensors s;
     TRY(safetensors_open(&s, path, err));
     enum status st = list_take(p, &s.tensors, path, values, err);
@@ -141,12 +137,52 @@ enum status adapter_read(const char *dir, const struct params *p, float *values,
     return st;
 }
 
+enum status adapter_read_file(const char *path, const char *dir, const struct params *p, float *values,
+                              struct err *err)
+{
+    struct row_order order;
+    TRY(order__read(&order, dir, p, err));
+    const bool bin = ends_with(path, ".bin");
+    enum status st = bin ? read_bin(path, p, values, err) : read_safetensors(path, p, values, err);
+    if (st == ST_OK)
+        st = order__apply(&order, p, values, err);
+    order__release(&order);
+    return st;
+}
+
+enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err)
+{
+    char path[PATH_BYTES], bin[PATH_BYTES];
+    TRY(path_join(path, dir, "adapter_model.safetensors", err));
+    TRY(path_join(bin, dir, "adapter_model.bin", err));
+    return adapter_read_file(!file_exists(path) && file_exists(bin) ? bin : path, dir, p, values, err);
+}
+
+/* A copy in the file's order where that is not ours, else NULL. */
+static enum status file_order(const struct params *p, const float *values, float **out, struct err *err)
+{
+    const size_t n_bytes = (size_t)p->n_values * sizeof *values;
+    *out = NULL;
+    if (!order__is_flipped(p))
+        return ST_OK;
+    *out = malloc(n_bytes + 1);
+    if (*out == NULL)
+        return err_memory(err, "values in the file's order", n_bytes);
+    memcpy(*out, values, n_bytes);
+    order__flip(p, *out);
+    return ST_OK;
+}
+
 enum status adapter_write(const char *path, const struct params *p, const float *values, struct err *err)
 {
     struct tensor_list list = TENSOR_LIST_INIT;
-    enum status st = params_tensors(p, values, &list, err);
+    float *turned = NULL;
+    enum status st = file_order(p, values, &turned, err);
+    if (st == ST_OK)
+        st = params_tensors(p, turned != NULL ? turned : values, &list, err);
     if (st == ST_OK)
         st = safetensors_write(path, &list, err);
     tensor_list_release(&list);
+    free(turned);
     return st;
 }

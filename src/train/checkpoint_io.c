@@ -128,8 +128,12 @@ static enum status write_optimizer(const char *dir, const struct trainer *t, con
     enum status st = params_tensors(t->c->params, x->values, &list, err);
     if (st == ST_OK)
         st = path_join(path, dir, "optimizer.pt", err);
+    order__flip(t->c->params, x->m);
+    order__flip(t->c->params, x->v);
     if (st == ST_OK)
         st = optimizer_write(path, &s, err);
+    order__flip(t->c->params, x->m);
+    order__flip(t->c->params, x->v);
     tensor_list_release(&list);
     TRY(st);
     TRY(path_join(path, dir, "scheduler.pt", err));
@@ -325,6 +329,7 @@ static enum status read_optimizer(const char *dir, const struct trainer *t, int6
 {
     char path[PATH_BYTES];
     struct tensor_list list = TENSOR_LIST_INIT;
+    struct row_order order = {0};
     struct optimizer_state s = {.params = &list};
     enum status st = path_join(path, dir, "optimizer.pt", err);
     if (st == ST_OK)
@@ -332,6 +337,13 @@ static enum status read_optimizer(const char *dir, const struct trainer *t, int6
     if (st == ST_OK)
         st = optimizer_read(path, &s, x->m, x->v, err);
     tensor_list_release(&list);
+    if (st == ST_OK)
+        st = order__read(&order, dir, t->c->params, err);
+    if (st == ST_OK)
+        st = order__apply(&order, t->c->params, x->m, err);
+    if (st == ST_OK)
+        st = order__apply(&order, t->c->params, x->v, err);
+    order__release(&order);
     TRY(st);
     if (s.step != step)
         return err_set(err, ST_INPUT, "%s is of step %lld, trainer_state.json of step %lld", path,

@@ -120,6 +120,20 @@ enum status log__sync(const struct train_log *l, struct err *err);
 /* ST_ENV naming rank, host and tensor when a rank's values or moments differ from the others'. Collective. */
 enum status train__check_equal(const struct trainer *t, struct err *err);
 
+/* ---- row_order.c: the order of new rows in the files of a directory ---- */
+/* Whether adapter_row_ids() lists any rows otherwise than by ascending ids. */
+bool order__is_flipped(const struct params *p);
+/* Turns a flat vector into that order in place; the second time turns it back. */
+void order__flip(const struct params *p, float *values);
+struct row_order {
+    int64_t *embed, *head; /* [n_new] which of our rows the file's row k is */
+};
+void order__release(struct row_order *o);
+/* That of a directory; ST_INPUT when its lists have other ids than p. */
+enum status order__read(struct row_order *o, const char *dir, const struct params *p, struct err *err);
+/* Turns a flat vector from the file's order into ours, in place. */
+enum status order__apply(const struct row_order *o, const struct params *p, float *values, struct err *err);
+
 /* ---- checkpoint_io.c ---- */
 /* Rank 0. */
 enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err);

@@ -2,6 +2,7 @@
 #include "checkpoint/safetensors.h"
 #include "support/scratch.h"
 #include "train/adapter.h"
+#include "util/file.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -110,6 +111,118 @@ static void test_grown_base(void **state)
     scratch_close(&s);
 }
 
+/* Rows of input and head apart: N values, then the head's three rows. */
+static struct param apart_items[4];
+static struct params apart = {.items = apart_items,
+                              .n_items = 4,
+                              .n_values = N + 12,
+                              .new_first = 40,
+                              .n_new = 3,
+                              .untied_rows = true,
+                              .index_rows = 0,
+                              .index_head_rows = 3};
+
+static void write_config(const struct scratch *s, const char *token_indices)
+{
+    struct err err = ERR_INIT;
+    char text[512];
+    snprintf(text, sizeof text,
+             "{\"peft_type\": \"LORA\", \"task_type\": \"CAUSAL_LM\", \"r\": 2, "
+             "\"target_modules\": [\"q_proj\"], \"trainable_token_indices\": %s}",
+             token_indices);
+    assert_int_equal(file_write(scratch_path(s, "adapter_config.json"), text, strlen(text), &err), ST_OK);
+}
+
+/* Row k of a list in the file is the row of the id that the list has at k. */
+static void test_order_of_rows(void **state)
+{
+    static const struct {
+        const char *indices;
+        int embed[3], head[3]; /* where the file's rows belong */
+    } cases[] = {
+        {"{\"embed_tokens\": [40, 41, 42], \"lm_head\": [40, 41, 42]}", {0, 1, 2}, {0, 1, 2}},
+        {"{\"embed_tokens\": [40, 41, 42], \"lm_head\": [42, 41, 40]}", {0, 1, 2}, {2, 1, 0}},
+        {"{\"lm_head\": [41, 42, 40], \"embed_tokens\": [42, 40, 41]}", {2, 0, 1}, {1, 2, 0}},
+    };
+    struct scratch s;
+    float back[N + 12];
+    scratch_open(&s);
+    const struct entry file[] = {{ROWS, DT_F32, 3, 4, numbers},
+                                 {LORA_A, DT_F32, 2, 4, numbers + 12},
+                                 {LORA_B, DT_F32, 5, 2, numbers + 20},
+                                 {HEAD, DT_F32, 3, 4, numbers + N}};
+    write_file(&s, file, 4);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err err = ERR_INIT;
+        write_config(&s, cases[i].indices);
+        assert_int_equal(adapter_read(s.dir, &apart, back, &err), ST_OK);
+        assert_memory_equal(back + 12, numbers + 12, 18 * sizeof *back);
+        for (int k = 0; k < 3; k++) {
+            assert_memory_equal(back + cases[i].embed[k] * 4, numbers + k * 4, 4 * sizeof *back);
+            assert_memory_equal(back + N + cases[i].head[k] * 4, numbers + N + k * 4, 4 * sizeof *back);
+        }
+    }
+    scratch_close(&s);
+}
+
+static void test_order_refused(void **state)
+{
+    static const struct {
+        const char *indices, *what;
+    } cases[] = {
+        {"{\"embed_tokens\": [40, 41, 43], \"lm_head\": [40, 41, 42]}", "row 43 of embed_tokens"},
+        {"{\"embed_tokens\": [40, 41, 42], \"lm_head\": [40, 39, 42]}", "row 39 of lm_head"},
+        {"{\"embed_tokens\": [40, 41], \"lm_head\": [40, 41, 42]}", "2 rows of embed_tokens"},
+        {"{\"embed_tokens\": [40, 41, 42], \"lm_head\": [42, 41, 40, 43]}", "4 rows of lm_head"},
+    };
+    struct scratch s;
+    float back[N + 12];
+    scratch_open(&s);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err err = ERR_INIT;
+        write_config(&s, cases[i].indices);
+        assert_int_equal(adapter_read(s.dir, &apart, back, &err), ST_INPUT);
+        if (strstr(err.what, cases[i].what) == NULL)
+            fail_msg("case %zu: \"%s\" lacks \"%s\"", i, err.what, cases[i].what);
+        assert_non_null(strstr(err.hint, "trainable_token_indices"));
+    }
+    scratch_close(&s);
+}
+
+/* On a base that ties its head the head's rows are stored last first, and the ids are listed so. */
+static void test_apart_on_tied_base(void **state)
+{
+    for (int tied = 0; tied < 2; tied++) {
+        struct scratch s;
+        struct err err = ERR_INIT;
+        struct safetensors file;
+        int64_t embed[3], head[3];
+        char text[128];
+        float back[N + 12];
+        apart.tied_base = tied;
+        adapter_row_ids(&apart, embed, head);
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(embed[k], 40 + k);
+            assert_int_equal(head[k], tied ? 42 - k : 40 + k);
+        }
+        scratch_open(&s);
+        const char *path = scratch_path(&s, "adapter_model.safetensors");
+        assert_int_equal(adapter_write(path, &apart, numbers, &err), ST_OK);
+        assert_int_equal(safetensors_open(&file, path, &err), ST_OK);
+        const struct tensor *t = tensor_list_find(&file.tensors, HEAD);
+        assert_non_null(t);
+        for (int k = 0; k < 3; k++)
+            assert_memory_equal((const char *)t->data + (size_t)k * 16, numbers + N + (head[k] - 40) * 4, 16);
+        safetensors_close(&file);
+        snprintf(text, sizeof text, "{\"embed_tokens\": [40, 41, 42], \"lm_head\": [%d, 41, %d]}",
+                 (int)head[0], (int)head[2]);
+        write_config(&s, text);
+        assert_int_equal(adapter_read(s.dir, &apart, back, &err), ST_OK);
+        assert_memory_equal(back, numbers, sizeof back);
+        scratch_close(&s);
+    }
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -153,7 +266,12 @@ int main(void)
 {
     for (int i = 0; i < 64; i++)
         numbers[i] = 0.37f * (float)(i - 20) + 1e-4f;
+    memcpy(apart_items, items, sizeof items);
+    apart_items[3] = (struct param){.name = HEAD, .rows = 3, .cols = 4, .offset = N};
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_order_of_rows),
+        cmocka_unit_test(test_order_refused),
+        cmocka_unit_test(test_apart_on_tied_base),
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_bfloat16),
         cmocka_unit_test(test_grown_base),
