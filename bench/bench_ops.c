@@ -77,7 +77,12 @@ static void bench_weight(int64_t n_out, int64_t n_in, int64_t t, enum dtype dtyp
         for (int64_t i = 0; i < n_out * n_in; i++)
             ((uint16_t *)data)[i] = bf16_from_f32(data[i]);
     struct weight w = {.n_out = n_out, .n_in = n_in, .dtype = dtype, .data = data};
-    if (ops->weight_prepare(dev, &w, &err) != ST_OK) {
+    size_t packed_bytes = 0;
+    enum status st = ops->weight_bytes(dev, &packed_bytes, n_out, n_in, dtype, &err);
+    void *packed = ops->alloc(dev, packed_bytes);
+    if (st == ST_OK)
+        st = ops->weight_prepare(dev, &w, packed, true, &err);
+    if (st != ST_OK) {
         fprintf(stderr, "%s\n", err.what);
         exit(1);
     }
@@ -93,6 +98,7 @@ static void bench_weight(int64_t n_out, int64_t n_in, int64_t t, enum dtype dtyp
     snprintf(name, sizeof name, "linear %lld -> %lld, one", (long long)n_in, (long long)n_out);
     line(name, flops / (double)t, s, 1, peak);
     ops->weight_release(dev, &w);
+    ops->release(dev, packed);
     ops->release(dev, data);
     ops->release(dev, x);
     ops->release(dev, y);

@@ -48,6 +48,9 @@ struct comm_ops {
     enum status (*exchange)(struct comm *c, const void *const *send, const size_t *send_bytes,
                             void *const *recv, const size_t *recv_bytes, struct err *err);
     enum status (*shared_alloc)(struct comm *c, size_t n_bytes, struct comm_shared *out, struct err *err);
+    /* Gives the pages of bytes [from, from + n_bytes) back where the system can; what stood there is lost.
+     * Behind a barrier after the last use. */
+    void (*shared_forget)(struct comm *c, struct comm_shared *s, size_t from, size_t n_bytes);
     void (*shared_release)(struct comm *c, struct comm_shared *s);
     /* Not collective. Ends all ranks. */
     void (*abort)(struct comm *c, int exit_code);

@@ -19,6 +19,8 @@ struct weights {
     struct weight head;      /* [E, H]; the same data as embed when tied */
     const float *final_norm; /* [H] */
     struct layer_weights *layers;
+    size_t unused_bytes; /* at the start of the block: rows of projections (data NULL) that only packed forms
+                            replace; they may go when all processes have bound */
 };
 
 /* Bytes of the block for a compute mode: matrices in `matrix` type, norms in float32; each part on 64 bytes.
@@ -28,9 +30,21 @@ size_t weights_block_bytes(const struct arch *a, enum dtype matrix);
  * understood or non-finite tensors are ST_INPUT, named. Not collective. */
 enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
                          const struct tensor_list *tensors, struct err *err);
-/* Binds pointers into block (on the device's side of memory), prepares the matrices. */
-enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix, const void *block,
-                         const struct ops *ops, struct device *dev, struct err *err);
+/* Bytes of the packed forms of all matrices that are multiplied by (ops->weight_bytes); may be 0. */
+enum status weights_packed_bytes(size_t *n_bytes, const struct arch *a, enum dtype matrix,
+                                 const struct ops *ops, struct device *dev, struct err *err);
+
+/* Memory that the processes of a host share, on the device's side; borrowed as long as the weights live. */
+struct weights_memory {
+    const void *block; /* [weights_block_bytes], filled */
+    void *packed;      /* [weights_packed_bytes], aligned to 64; may be NULL when that is 0 */
+    int part, n_parts; /* this process packs share `part` of n_parts; alone: 0 of 1 */
+};
+/* Binds pointers into the memory and packs this process's share of the matrices. All processes must have
+ * come back from here before the first product. weights_release whatever the outcome. */
+enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix,
+                         const struct weights_memory *m, const struct ops *ops, struct device *dev,
+                         struct err *err);
 void weights_release(struct weights *w, const struct ops *ops, struct device *dev);
 
 #endif

@@ -17,6 +17,7 @@
 #include "util/err.h"
 #include "util/packed.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct device; /* a backend's own state: threads, streams, scratch */
@@ -33,12 +34,13 @@ struct device_options {
 };
 
 /* A frozen matrix W [n_out, n_in], row-major at the source, prepared by weight_prepare. The source bytes
- * stay borrowed as long as the weight lives. */
+ * and the memory of the packed form stay borrowed as long as the weight lives. */
 struct weight {
     int64_t n_out, n_in;
     enum dtype dtype; /* of data */
     const void *data;
-    void *prepared; /* the backend's packed form, or NULL */
+    void *prepared;     /* what the backend knows of its packed form, or NULL */
+    bool source_unused; /* set by weight_prepare: the products do not read data any more */
 };
 
 enum act_kind { ACT_SILU, ACT_GELU_TANH };
@@ -77,7 +79,16 @@ struct ops {
     void (*zero)(struct device *dev, void *dst, size_t n_bytes);
     void (*copy)(struct device *dev, void *dst, const void *src, size_t n_bytes);
 
-    enum status (*weight_prepare)(struct device *dev, struct weight *w, struct err *err);
+    /* Bytes of the form that the products read beside (or instead of) the source, a multiple of 64; 0 where
+     * the source is all they need. The same in all processes that opened the device alike on one kind of
+     * processor. A weight that cannot be multiplied is ST_INPUT or ST_DEFECT. */
+    enum status (*weight_bytes)(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
+                                enum dtype dtype, struct err *err);
+    /* Makes w ready for the products. memory [weight_bytes], aligned to 64, holds the packed form: written
+     * when fill, else as another process has filled it or will have before the first product. w->data is
+     * aligned to its elements. On failure w->prepared is NULL. release leaves the memory alone. */
+    enum status (*weight_prepare)(struct device *dev, struct weight *w, void *memory, bool fill,
+                                  struct err *err);
     void (*weight_release)(struct device *dev, struct weight *w);
 
     /* Products. ld* are row strides in elements.

@@ -1,5 +1,5 @@
 /* Base model and adapter, from files on rank 0 to a model on every rank. Rank 0 alone reads; config.json's
- * text travels to all, the weights to one block a host. */
+ * text travels to all, the weights to one block a host, packed there for the products. */
 #include "assemble.h"
 #include "checkpoint/safetensors.h"
 #include "train/adapter.h"
@@ -81,16 +81,24 @@ static enum status read_weights(struct assembly *s, const char *dir, const struc
                                 struct err *err)
 {
     struct comm *c = s->comm;
-    size_t bytes = weights_block_bytes(&s->arch, s->matrix);
+    size_t bytes = weights_block_bytes(&s->arch, s->matrix), packed_bytes = 0;
     TRY(comm_agree(c, bytes ? ST_OK : err_memory(err, "the list of weights", 0), err));
-    TRY(c->ops->shared_alloc(c, bytes, &s->block, err));
+    TRY(comm_agree(c, weights_packed_bytes(&packed_bytes, &s->arch, s->matrix, s->ops, s->dev, err), err));
+    TRY(c->ops->shared_alloc(c, bytes + packed_bytes, &s->block, err));
     enum status st = c->rank == 0 ? fill_block(s, dir, config, err) : ST_OK;
     TRY(comm_agree(c, st, err));
     TRY(c->ops->bcast(c, 0, s->model_sha256, sizeof s->model_sha256, err));
     TRY(c->ops->bcast_nodes(c, s->block.data, bytes, err));
     TRY(c->ops->barrier(c, err));
-    return comm_agree(c, weights_bind(&s->weights, &s->arch, s->matrix, s->block.data, s->ops, s->dev, err),
-                      err);
+    /* The ranks of a host pack one copy together, and use it when all have done their share. */
+    struct weights_memory m = {.block = s->block.data,
+                               .packed = (char *)s->block.data + bytes,
+                               .part = c->local_rank,
+                               .n_parts = c->local_size};
+    TRY(comm_agree(c, weights_bind(&s->weights, &s->arch, s->matrix, &m, s->ops, s->dev, err), err));
+    TRY(c->ops->barrier(c, err));
+    c->ops->shared_forget(c, &s->block, 0, s->weights.unused_bytes);
+    return ST_OK;
 }
 
 enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,

@@ -17,7 +17,7 @@ struct assembly {
     struct device *dev;
     struct arch arch;
     enum dtype matrix;        /* type of the frozen matrices */
-    struct comm_shared block; /* the frozen weights, one copy a host */
+    struct comm_shared block; /* the frozen weights and their packed forms, one copy a host */
     struct weights weights;
     char model_sha256[SHA256_HEX_BYTES]; /* fingerprint of config and weights */
     struct params params;

@@ -443,6 +443,8 @@ static enum status read_noise(struct golden *g, struct err *err)
     double *noise = g->result->noise;
     noise[GOLDEN_LOGITS] = golden__field(json_object_get(forward, "logits"), "abs_max");
     noise[GOLDEN_GRADIENTS] = golden__field(json_object_get(forward, "grads"), "over_max_value");
+    noise[GOLDEN_FORWARD_LOSS] = golden__field(json_object_get(forward, "rows"), "rel_max");
+    noise[GOLDEN_EVAL_ROWS] = golden__field(json_object_get(n, "eval_vs_f64"), "rel_max");
     noise[GOLDEN_STEP_LOSS] = golden__field(train, "loss_rel_max");
     noise[GOLDEN_GRAD_NORM] = golden__field(train, "grad_norm_rel_max");
     noise[GOLDEN_FINAL_ADAPTER] = golden__field(train, "final_param_abs_max");

@@ -165,3 +165,14 @@ void comm__pages_release(struct comm_shared *s)
         munmap(s->data, s->n_bytes > 0 ? s->n_bytes : 1);
     memset(s, 0, sizeof *s);
 }
+
+void comm__pages_forget(const struct comm_shared *s, size_t from, size_t n_bytes, bool of_host)
+{
+    if (from > s->n_bytes || n_bytes > s->n_bytes - from)
+        return;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), offset = (uintptr_t)s->data % page;
+    size_t first = (offset + from + page - 1) / page * page, end = (offset + from + n_bytes) / page * page;
+    /* Where it is refused the memory is only held longer. */
+    if (end > first)
+        madvise((char *)s->data - offset + first, end - first, of_host ? MADV_REMOVE : MADV_DONTNEED);
+}

@@ -58,6 +58,11 @@ static enum status self_shared_alloc(struct comm *c, size_t n_bytes, struct comm
     return comm__pages_alloc(n_bytes, out, err);
 }
 
+static void self_shared_forget(struct comm *c, struct comm_shared *s, size_t from, size_t n_bytes)
+{
+    comm__pages_forget(s, from, n_bytes, false);
+}
+
 static void self_shared_release(struct comm *c, struct comm_shared *s)
 {
     comm__pages_release(s);
@@ -78,6 +83,7 @@ static const struct comm_ops self_ops = {
     .gather = self_gather,
     .exchange = self_exchange,
     .shared_alloc = self_shared_alloc,
+    .shared_forget = self_shared_forget,
     .shared_release = self_shared_release,
     .abort = self_abort,
 };

@@ -32,7 +32,7 @@ struct slot {
 
 struct layout {
     struct slot *slots;
-    int32_t n_slots;
+    int32_t n_slots, n_projections;
     size_t n_bytes;
 };
 
@@ -65,7 +65,7 @@ static void layer_norm_slot(struct layout *l, enum slot_kind kind, int32_t layer
     snprintf(s->name, sizeof s->name, "model.layers.%d.%s.weight", layer, name);
 }
 
-static void layer_slots(struct layout *l, const struct arch *a, int32_t i)
+static void layer_norm_slots(struct layout *l, const struct arch *a, int32_t i)
 {
     layer_norm_slot(l, SLOT_ATTN_NORM, i, "input_layernorm", a->hidden);
     /* The same name is the norm before the MLP in Llama and Qwen, and behind attention in Gemma. */
@@ -80,6 +80,10 @@ static void layer_slots(struct layout *l, const struct arch *a, int32_t i)
         layer_norm_slot(l, SLOT_Q_NORM, i, "self_attn.q_norm", a->head_dim);
         layer_norm_slot(l, SLOT_K_NORM, i, "self_attn.k_norm", a->head_dim);
     }
+}
+
+static void projection_slots(struct layout *l, const struct arch *a, int32_t i)
+{
     for (int p = 0; p < N_PROJ; p++) {
         int64_t n_out, n_in;
         proj_shape(a, (enum proj)p, &n_out, &n_in);
@@ -97,12 +101,15 @@ static bool layout_make(struct layout *l, const struct arch *a, enum dtype matri
     l->slots = calloc((size_t)a->n_layers * (N_PROJ + 6) + 3, sizeof *l->slots);
     if (!l->slots)
         return false;
+    for (int32_t i = 0; i < a->n_layers; i++)
+        projection_slots(l, a, i); /* first: their rows may go when they are packed */
+    l->n_projections = l->n_slots;
     strcpy(slot_add(l, SLOT_EMBED, a->n_embed_rows, a->hidden)->name, "model.embed_tokens.weight");
     if (!a->tied)
         strcpy(slot_add(l, SLOT_HEAD, a->n_embed_rows, a->hidden)->name, "lm_head.weight");
     strcpy(slot_add(l, SLOT_FINAL_NORM, a->hidden, 0)->name, "model.norm.weight");
     for (int32_t i = 0; i < a->n_layers; i++)
-        layer_slots(l, a, i);
+        layer_norm_slots(l, a, i);
     for (int32_t i = 0; i < l->n_slots; i++) {
         l->slots[i].offset = l->n_bytes;
         l->n_bytes += align64(slot_bytes(&l->slots[i], matrix));
@@ -223,62 +230,129 @@ enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
     return st;
 }
 
-static enum status bind_matrix(struct weight *w, const struct slot *s, enum dtype matrix, const void *data,
-                               const struct ops *ops, struct device *dev, struct err *err)
+/* The embedding rows are multiplied by only where they are the head's too. */
+static bool is_multiplied(const struct slot *s, const struct arch *a)
 {
-    *w = (struct weight){.n_out = s->rows, .n_in = s->cols, .dtype = matrix, .data = data};
-    return ops->weight_prepare(dev, w, err);
+    return s->cols > 0 && (s->kind != SLOT_EMBED || a->tied);
 }
 
-static enum status bind_slot(struct weights *w, const struct slot *s, enum dtype matrix, const char *block,
-                             const struct ops *ops, struct device *dev, struct err *err)
+/* Where each packed form begins, and behind the last one the bytes of all. */
+static enum status packed_places(size_t *place, const struct layout *l, const struct arch *a,
+                                 enum dtype matrix, const struct ops *ops, struct device *dev,
+                                 struct err *err)
 {
-    const void *data = block + s->offset;
-    struct layer_weights *lw = &w->layers[s->layer];
-    switch (s->kind) {
-    case SLOT_EMBED:
-        return bind_matrix(&w->embed, s, matrix, data, ops, dev, err);
-    case SLOT_HEAD:
-        return bind_matrix(&w->head, s, matrix, data, ops, dev, err);
-    case SLOT_PROJ:
-        return bind_matrix(&lw->proj[s->proj], s, matrix, data, ops, dev, err);
-    case SLOT_FINAL_NORM:
-        w->final_norm = data;
-        return ST_OK;
-    case SLOT_ATTN_NORM:
-        lw->attn_norm = data;
-        return ST_OK;
-    case SLOT_MLP_NORM:
-        lw->mlp_norm = data;
-        return ST_OK;
-    case SLOT_POST_ATTN_NORM:
-        lw->post_attn_norm = data;
-        return ST_OK;
-    case SLOT_POST_MLP_NORM:
-        lw->post_mlp_norm = data;
-        return ST_OK;
-    case SLOT_Q_NORM:
-        lw->q_norm = data;
-        return ST_OK;
-    case SLOT_K_NORM:
-        lw->k_norm = data;
-        return ST_OK;
+    size_t at = 0;
+    for (int32_t i = 0; i < l->n_slots; i++) {
+        const struct slot *s = &l->slots[i];
+        size_t n = 0;
+        place[i] = at;
+        if (is_multiplied(s, a))
+            TRY(ops->weight_bytes(dev, &n, s->rows, s->cols, matrix, err));
+        if (n > SIZE_MAX / 2 - at)
+            return err_set(err, ST_INPUT, "the packed weights are too large");
+        at += n;
     }
-    return err_set(err, ST_DEFECT, "weight slot '%s' has no place", s->name);
+    place[l->n_slots] = at;
+    return ST_OK;
 }
 
-enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix, const void *block,
-                         const struct ops *ops, struct device *dev, struct err *err)
+/* Layout and places; both are freed by the caller, after a failure too. */
+static enum status packed_layout(struct layout *l, size_t **place, const struct arch *a, enum dtype matrix,
+                                 const struct ops *ops, struct device *dev, struct err *err)
+{
+    *place = NULL;
+    if (!layout_make(l, a, matrix))
+        return err_memory(err, "the list of weights", 0);
+    size_t n = ((size_t)l->n_slots + 1) * sizeof **place;
+    *place = malloc(n);
+    if (!*place)
+        return err_memory(err, "the list of packed weights", n);
+    return packed_places(*place, l, a, matrix, ops, dev, err);
+}
+
+enum status weights_packed_bytes(size_t *n_bytes, const struct arch *a, enum dtype matrix,
+                                 const struct ops *ops, struct device *dev, struct err *err)
 {
     struct layout l;
+    size_t *place;
+    enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
+    *n_bytes = st == ST_OK ? place[l.n_slots] : 0;
+    free(place);
+    free(l.slots);
+    return st;
+}
+
+/* The place of slot s's matrix, or NULL for a vector. */
+static struct weight *slot_matrix(struct weights *w, const struct slot *s)
+{
+    switch (s->kind) {
+    case SLOT_EMBED:
+        return &w->embed;
+    case SLOT_HEAD:
+        return &w->head;
+    case SLOT_PROJ:
+        return &w->layers[s->layer].proj[s->proj];
+    default:
+        return NULL;
+    }
+}
+
+static enum status bind_vector(struct weights *w, const struct slot *s, const float *data, struct err *err)
+{
+    struct layer_weights *lw = &w->layers[s->layer];
+    const float **to[] = {[SLOT_FINAL_NORM] = &w->final_norm,
+                          [SLOT_ATTN_NORM] = &lw->attn_norm,
+                          [SLOT_MLP_NORM] = &lw->mlp_norm,
+                          [SLOT_POST_ATTN_NORM] = &lw->post_attn_norm,
+                          [SLOT_POST_MLP_NORM] = &lw->post_mlp_norm,
+                          [SLOT_Q_NORM] = &lw->q_norm,
+                          [SLOT_K_NORM] = &lw->k_norm};
+    if (s->kind >= sizeof to / sizeof *to || !to[s->kind])
+        return err_set(err, ST_DEFECT, "weight slot '%s' has no place", s->name);
+    *to[s->kind] = data;
+    return ST_OK;
+}
+
+/* The projections' rows are read by the products alone, or no more. */
+static void drop_sources(struct weights *w, const struct layout *l)
+{
+    for (int32_t i = 0; i < l->n_projections; i++)
+        if (!slot_matrix(w, &l->slots[i])->source_unused)
+            return;
+    for (int32_t i = 0; i < l->n_projections; i++)
+        slot_matrix(w, &l->slots[i])->data = NULL;
+    w->unused_bytes = l->slots[l->n_projections].offset;
+}
+
+enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix,
+                         const struct weights_memory *m, const struct ops *ops, struct device *dev,
+                         struct err *err)
+{
+    struct layout l = {0};
+    size_t *place = NULL;
     *w = (struct weights){.arch = a, .layers = calloc((size_t)a->n_layers, sizeof *w->layers)};
-    if (!w->layers || !layout_make(&l, a, matrix))
+    if (!w->layers)
         return err_memory(err, "the table of weights", (size_t)a->n_layers * sizeof *w->layers);
-    enum status st = ST_OK;
-    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++)
-        st = bind_slot(w, &l.slots[i], matrix, block, ops, dev, err);
+    enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
+    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+        const struct slot *s = &l.slots[i];
+        const char *data = (const char *)m->block + s->offset;
+        struct weight *to = slot_matrix(w, s);
+        if (!to) {
+            st = bind_vector(w, s, (const float *)(const void *)data, err);
+            continue;
+        }
+        *to = (struct weight){.n_out = s->rows, .n_in = s->cols, .dtype = matrix, .data = data};
+        /* Shares of about the same bytes, each in one piece. */
+        bool fill = (int)(place[i] / (place[l.n_slots] / (size_t)m->n_parts + 1)) == m->part;
+        if (is_multiplied(s, a))
+            st = ops->weight_prepare(dev, to, (char *)m->packed + place[i], fill, err);
+    }
     if (st == ST_OK && a->tied)
         w->head = w->embed;
+    if (st == ST_OK)
+        drop_sources(w, &l);
+    free(place);
     free(l.slots);
     return st;
 }

@@ -136,14 +136,31 @@ void *ops__scratch(struct device *dev, int slot, size_t n_bytes)
 
 enum status ops__weight_check(const struct weight *w, struct err *err)
 {
-    if (w->data == NULL || w->n_out < 1 || w->n_in < 1)
-        return err_set(err, ST_DEFECT, "weight of %lld x %lld without data", (long long)w->n_out,
+    if (w->n_out < 1 || w->n_in < 1)
+        return err_set(err, ST_DEFECT, "weight of %lld x %lld is empty", (long long)w->n_out,
                        (long long)w->n_in);
     if (w->dtype != DT_F32 && w->dtype != DT_F64 && w->dtype != DT_F16 && w->dtype != DT_BF16)
         return err_set(err, ST_INPUT, "a weight of type %s cannot be multiplied", dtype_name(w->dtype));
-    if (w->n_out > INT64_MAX / 16 / w->n_in)
+    /* Packed forms round both sizes up. */
+    const int64_t most = INT64_MAX / 16, round = 256;
+    if (w->n_out > most - round || w->n_in > most - round || w->n_out + round > most / (w->n_in + round))
         return err_set(err, ST_INPUT, "weight of %lld x %lld is too large", (long long)w->n_out,
                        (long long)w->n_in);
+    return ST_OK;
+}
+
+enum status ops__weight_check_memory(const struct weight *w, const void *memory, bool needed, struct err *err)
+{
+    TRY(ops__weight_check(w, err));
+    if (w->data == NULL)
+        return err_set(err, ST_DEFECT, "weight of %lld x %lld without data", (long long)w->n_out,
+                       (long long)w->n_in);
+    if ((uintptr_t)w->data % dtype_bytes(w->dtype) != 0)
+        return err_set(err, ST_DEFECT, "weight of %lld x %lld does not begin on a whole %s",
+                       (long long)w->n_out, (long long)w->n_in, dtype_name(w->dtype));
+    if (needed && (memory == NULL || (uintptr_t)memory % ALIGNMENT != 0))
+        return err_set(err, ST_DEFECT, "packed weight of %lld x %lld without memory aligned to %d",
+                       (long long)w->n_out, (long long)w->n_in, ALIGNMENT);
     return ST_OK;
 }
 

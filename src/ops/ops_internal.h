@@ -40,8 +40,12 @@ void ops__copy(struct device *dev, void *dst, const void *src, size_t n_bytes);
 void ops__zero(struct device *dev, void *dst, size_t n_bytes);
 void ops__sync(struct device *dev);
 
-/* ST_DEFECT or ST_INPUT when w has no data, a size below 1 or an element type that is not floating. */
+/* ST_DEFECT or ST_INPUT when w has a size below 1, is too large or of an element type that is not floating.
+ */
 enum status ops__weight_check(const struct weight *w, struct err *err);
+/* The same; and ST_DEFECT without data, or data or memory (where needed) that begin at no fit address. */
+enum status ops__weight_check_memory(const struct weight *w, const void *memory, bool needed,
+                                     struct err *err);
 /* Row of a weight's source as float32, exact. */
 void ops__weight_row(const struct weight *w, int64_t row, float *out);
 void ops__round_bf16(float *x, int64_t n); /* each element to the nearest bfloat16, ties to even */

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -89,7 +90,15 @@ static void test_shared(void **state)
     for (size_t i = 0; i < s.n_bytes; i++)
         if (bytes[i] != 0)
             fail_msg("byte %zu is not zero", i);
-    memset(s.data, 1, s.n_bytes);
+    /* Pages wholly inside go, their neighbours' bytes stay; what does not fit the block is left alone. */
+    memset(s.data, 7, s.n_bytes);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = page + 100, n = 8 * page;
+    assert_true(from + n < s.n_bytes);
+    c.ops->shared_forget(&c, &s, from, n);
+    c.ops->shared_forget(&c, &s, 0, s.n_bytes + 1);
+    c.ops->shared_forget(&c, &s, 100, 200);
+    for (size_t i = 0; i < s.n_bytes; i++)
+        assert_int_equal(bytes[i], i >= 2 * page && i < 9 * page ? 0 : 7);
     c.ops->shared_release(&c, &s);
     assert_null(s.data);
     assert_int_equal(c.ops->shared_alloc(&c, (size_t)1 << 62, &s, &err), ST_ENV);

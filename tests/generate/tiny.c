@@ -92,7 +92,11 @@ void tiny_open(struct tiny *t, const char *rows, bool space_tokens, uint64_t see
     t->ops = ops_by_name("cpu");
     must(t->ops->open(&t->dev, &device, &err), &err);
     fill_weights(t, seed);
-    must(weights_bind(&t->weights, &t->arch, DT_F32, t->block, t->ops, t->dev, &err), &err);
+    size_t packed_bytes;
+    must(weights_packed_bytes(&packed_bytes, &t->arch, DT_F32, t->ops, t->dev, &err), &err);
+    t->packed = aligned_alloc(64, packed_bytes);
+    struct weights_memory memory = {.block = t->block, .packed = t->packed, .n_parts = 1};
+    must(weights_bind(&t->weights, &t->arch, DT_F32, &memory, t->ops, t->dev, &err), &err);
     struct lora_config lora = {.r = 2, .alpha = 4, .target = {[PROJ_Q] = true, [PROJ_UP] = true}};
     must(params_init(&t->params, &t->arch, &lora, t->vocab.base_vocab_size,
                      t->vocab.vocab_size - t->vocab.base_vocab_size, false, &err),
@@ -114,6 +118,7 @@ void tiny_close(struct tiny *t)
     weights_release(&t->weights, t->ops, t->dev);
     t->ops->close(t->dev);
     free(t->block);
+    free(t->packed);
     free(t->values);
     template_close(t->template);
     motion_vocab_release(&t->vocab);

@@ -17,7 +17,7 @@ struct tiny {
     struct weights weights;
     struct params params;
     struct model *model;
-    void *block;
+    void *block, *packed;
     float *values;
 };
 

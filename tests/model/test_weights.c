@@ -175,11 +175,105 @@ static void test_half_types(void **state)
     fixture_close(&f);
 }
 
+/* One model bound by `n_parts` processes; every one packs its share into the same memory, the last first. */
+static unsigned char *packed_by(struct fixture *f, int n_parts, size_t *n_bytes)
+{
+    const struct ops *ops = ops_by_name("cpu");
+    const struct device_options options = {.n_threads = 1, .cpu_path = "baseline", .compute = COMPUTE_F32};
+    struct device *dev;
+    struct err err = ERR_INIT;
+    assert_int_equal(ops->open(&dev, &options, &err), ST_OK);
+    assert_int_equal(weights_packed_bytes(n_bytes, &f->arch, DT_F32, ops, dev, &err), ST_OK);
+    unsigned char *packed = aligned_alloc(64, *n_bytes);
+    memset(packed, 0xA5, *n_bytes);
+    for (int part = n_parts - 1; part >= 0; part--) {
+        struct weights_memory m = {f->block, packed, part, n_parts};
+        struct weights w;
+        assert_int_equal(weights_bind(&w, &f->arch, DT_F32, &m, ops, dev, &err), ST_OK);
+        assert_true((w.embed.prepared != NULL) == f->arch.tied);
+        assert_non_null(w.head.prepared);
+        weights_release(&w, ops, dev);
+    }
+    ops->close(dev);
+    return packed;
+}
+
+static void test_shared_packing(void **state)
+{
+    for (int untied = 0; untied < 2; untied++) {
+        struct fixture f;
+        struct err err = ERR_INIT;
+        size_t n_bytes, n_again;
+        fixture_open(&f);
+        if (untied) {
+            f.arch.tied = false;
+            add(&f, "lm_head.weight", 2, 11, 8);
+            free(f.block);
+            f.block = aligned_alloc(64, weights_block_bytes(&f.arch, DT_F32));
+        }
+        for (int i = 0; i < 4096; i++)
+            f.ones[i] = (float)i;
+        assert_int_equal(weights_fill(f.block, &f.arch, DT_F32, &f.list, &err), ST_OK);
+        unsigned char *one = packed_by(&f, 1, &n_bytes);
+        for (int n_parts = 2; n_parts < 40; n_parts += 5) {
+            unsigned char *many = packed_by(&f, n_parts, &n_again);
+            assert_int_equal(n_again, n_bytes);
+            assert_memory_equal(one, many, n_bytes);
+            free(many);
+        }
+        free(one);
+        fixture_close(&f);
+    }
+}
+
+/* With a device that rounds, projections are read from their packed form alone: the rows may be wiped. */
+static void test_unused_rows(void **state)
+{
+    static const char *const tables[] = {"reference", "cpu"};
+    for (int i = 0; i < 2; i++) {
+        const struct ops *ops = ops_by_name(tables[i]);
+        const struct device_options options = {.n_threads = 1, .cpu_path = "auto", .compute = COMPUTE_BF16};
+        struct fixture f;
+        struct device *dev;
+        struct weights w;
+        struct err err = ERR_INIT;
+        size_t n_bytes;
+        fixture_open(&f);
+        assert_int_equal(weights_fill(f.block, &f.arch, DT_F32, &f.list, &err), ST_OK);
+        assert_int_equal(ops->open(&dev, &options, &err), ST_OK);
+        assert_int_equal(weights_packed_bytes(&n_bytes, &f.arch, DT_F32, ops, dev, &err), ST_OK);
+        void *packed = aligned_alloc(64, n_bytes);
+        struct weights_memory m = {f.block, packed, 0, 1};
+        assert_int_equal(weights_bind(&w, &f.arch, DT_F32, &m, ops, dev, &err), ST_OK);
+        assert_true(w.unused_bytes > 0);
+        assert_null(w.layers[1].proj[PROJ_DOWN].data);
+        assert_ptr_equal(w.embed.data, (char *)f.block + w.unused_bytes);
+        memset(f.block, 0xFF, w.unused_bytes);
+        float x[12], y[8];
+        for (int k = 0; k < 12; k++)
+            x[k] = 1;
+        ops->linear(dev, y, 8, x, 12, &w.layers[1].proj[PROJ_DOWN], 1, false);
+        for (int k = 0; k < 8; k++)
+            assert_true(y[k] == 12);
+        ops->linear_back(dev, x, 12, y, 8, &w.layers[1].proj[PROJ_DOWN], 1, false);
+        for (int k = 0; k < 12; k++)
+            assert_true(x[k] == 96);
+        for (int k = 0; k < 8; k++)
+            assert_true(w.final_norm[k] == 1 && ((const float *)w.embed.data)[k] == 1);
+        weights_release(&w, ops, dev);
+        ops->close(dev);
+        free(packed);
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole),      cmocka_unit_test(test_missing),
-                                       cmocka_unit_test(test_extra),      cmocka_unit_test(test_shape),
-                                       cmocka_unit_test(test_not_finite), cmocka_unit_test(test_type),
-                                       cmocka_unit_test(test_half_types)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole),      cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_extra),      cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_type),
+        cmocka_unit_test(test_half_types), cmocka_unit_test(test_shared_packing),
+        cmocka_unit_test(test_unused_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

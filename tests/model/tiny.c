@@ -67,7 +67,11 @@ void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, in
     for (int i = 0; i < l.n_items; i++)
         free((void *)l.items[i].data);
     tensor_list_release(&l);
-    assert_int_equal(weights_bind(&t->weights, &t->arch, DT_F32, t->block, t->ops, t->dev, &err), ST_OK);
+    size_t packed_bytes;
+    assert_int_equal(weights_packed_bytes(&packed_bytes, &t->arch, DT_F32, t->ops, t->dev, &err), ST_OK);
+    t->packed = aligned_alloc(64, packed_bytes);
+    struct weights_memory memory = {.block = t->block, .packed = t->packed, .n_parts = 1};
+    assert_int_equal(weights_bind(&t->weights, &t->arch, DT_F32, &memory, t->ops, t->dev, &err), ST_OK);
     struct lora_config lora = {.r = r, .alpha = 2 * r};
     for (int p = 0; p < N_PROJ; p++)
         lora.target[p] = r > 0;
@@ -91,6 +95,7 @@ void tiny_close(struct tiny *t)
     weights_release(&t->weights, t->ops, t->dev);
     t->ops->close(t->dev);
     free(t->block);
+    free(t->packed);
     free(t->values);
 }
 

@@ -11,7 +11,7 @@ struct tiny {
     struct weights weights;
     struct params params;
     struct model *model;
-    void *block;
+    void *block, *packed;
     float *values; /* [n_values], host = device on the CPU */
 };
 

@@ -152,6 +152,13 @@ static void test_shared(void **state)
             fill(s.data, round, n);
         assert_int_equal(comm.ops->barrier(&comm, &err), ST_OK);
         assert_true(filled(s.data, round, n));
+        /* What is forgotten leaves the rest alone, on all ranks. */
+        assert_int_equal(comm.ops->barrier(&comm, &err), ST_OK);
+        const size_t first = 4097, end = 40 * 65521; /* where fill begins anew */
+        comm.ops->shared_forget(&comm, &s, first, end - first);
+        assert_int_equal(comm.ops->barrier(&comm, &err), ST_OK);
+        assert_true(filled(s.data, round, first));
+        assert_true(filled((const char *)s.data + end, round, n - end));
         comm.ops->shared_release(&comm, &s);
         assert_null(s.data);
     }

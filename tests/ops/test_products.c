@@ -48,6 +48,50 @@ struct call {
     struct weight weight; /* for the linear kinds */
 };
 
+/* Memory for a packed form, with a border behind it that nobody may write. */
+struct packed_form {
+    unsigned char *memory;
+    size_t n_bytes;
+};
+enum { BORDER = 64 };
+
+static struct packed_form packed_of(const struct ops *ops, struct device *dev, const struct weight *w)
+{
+    struct packed_form p;
+    struct err err = ERR_INIT;
+    if (ops->weight_bytes(dev, &p.n_bytes, w->n_out, w->n_in, w->dtype, &err) != ST_OK)
+        fail_msg("%s", err.what);
+    assert_int_equal(p.n_bytes % 64, 0);
+    p.memory = aligned_alloc(64, p.n_bytes + BORDER);
+    memset(p.memory, 0xA5, p.n_bytes + BORDER);
+    return p;
+}
+
+static void packed_free(struct packed_form *p)
+{
+    for (size_t i = p->n_bytes; i < p->n_bytes + BORDER; i++)
+        assert_int_equal(p->memory[i], 0xA5);
+    free(p->memory);
+}
+
+/* What the products read was packed by another device, as by another process of the host. */
+static void prepare_shared(const struct ops *ops, struct device *dev, struct device *other, struct weight *w,
+                           struct packed_form *packed)
+{
+    struct err err = ERR_INIT;
+    struct weight theirs = *w;
+    *packed = packed_of(ops, dev, w);
+    if (ops->weight_prepare(other, &theirs, packed->memory, true, &err) != ST_OK)
+        fail_msg("%s", err.what);
+    ops->weight_release(other, &theirs);
+    unsigned char *before = malloc(packed->n_bytes + 1);
+    memcpy(before, packed->memory, packed->n_bytes);
+    if (ops->weight_prepare(dev, w, packed->memory, false, &err) != ST_OK)
+        fail_msg("%s", err.what);
+    assert_memory_equal(before, packed->memory, packed->n_bytes);
+    free(before);
+}
+
 static float *call_run(const struct call *call, const char *table, const char *path, int n_threads,
                        enum compute compute)
 {
@@ -58,9 +102,12 @@ static float *call_run(const struct call *call, const char *table, const char *p
         return NULL;
     float *c = copy_floats(call->c, s.m * call->ldc);
     struct weight w = call->weight;
-    struct err err = ERR_INIT;
-    if (call->kind != GEMM && ops->weight_prepare(dev, &w, &err) != ST_OK)
-        fail_msg("%s", err.what);
+    struct packed_form packed = {0};
+    if (call->kind != GEMM) {
+        struct device *other = device_of(ops, path, n_threads % 3 + 1, compute);
+        prepare_shared(ops, dev, other, &w, &packed);
+        ops->close(other);
+    }
     if (call->kind == LINEAR)
         ops->linear(dev, c, call->ldc, call->a, call->lda, &w, s.m, call->accumulate);
     else if (call->kind == LINEAR_BACK)
@@ -68,8 +115,10 @@ static float *call_run(const struct call *call, const char *table, const char *p
     else
         ops->gemm(dev, call->trans_a, call->trans_b, s.m, s.n, s.k, call->alpha, call->a, call->lda, call->b,
                   call->ldb, call->beta, c, call->ldc);
-    if (call->kind != GEMM)
+    if (call->kind != GEMM) {
         ops->weight_release(dev, &w);
+        packed_free(&packed);
+    }
     ops->close(dev);
     return c;
 }
@@ -158,16 +207,12 @@ static void linear_cases(enum compute compute)
         float *a = random_floats(s.m * (s.k + 3), 1 / sqrt((double)s.k)),
               *c = random_floats(s.m * (s.n + 2), 1);
         float *values = random_floats(n_w, 1);
-        /* One byte off: a weight in a file may begin anywhere. */
-        char *store = malloc((size_t)n_w * dtype_bytes(dtype) + 1);
-        dtype_from_f32(dtype, values, store + 1, (size_t)n_w);
+        /* One element off: nothing may count on more than the alignment of elements. */
+        size_t element = dtype_bytes(dtype);
+        char *store = malloc(((size_t)n_w + 1) * element);
+        dtype_from_f32(dtype, values, store + element, (size_t)n_w);
         call.weight = (struct weight){.n_out = i % 2 ? s.k : s.n, .n_in = i % 2 ? s.n : s.k, .dtype = dtype};
-        if (i % 4 < 2 || dtype != DT_F32)
-            call.weight.data = store + 1;
-        else
-            call.weight.data = values;
-        if (dtype == DT_F32)
-            call.weight.data = values;
+        call.weight.data = store + element;
         call.a = a, call.c = c;
         call.lda = s.k + 3, call.ldc = s.n + 2;
         call.accumulate = i % 5 < 2;
@@ -197,10 +242,12 @@ static void test_bf16_rounds(void **state)
         float w[2] = {1.001953125f, 3}, x[2] = {1.001953125f, 0.001953125f}, y;
         struct weight weight = {.n_out = 1, .n_in = 2, .dtype = DT_F32, .data = w};
         struct err err = ERR_INIT;
-        assert_int_equal(ops->weight_prepare(dev, &weight, &err), ST_OK);
+        struct packed_form packed = packed_of(ops, dev, &weight);
+        assert_int_equal(ops->weight_prepare(dev, &weight, packed.memory, true, &err), ST_OK);
         ops->linear(dev, &y, 1, x, 2, &weight, 1, false);
         assert_true(y == 1.005859375f);
         ops->weight_release(dev, &weight);
+        packed_free(&packed);
         ops->close(dev);
     }
 }
@@ -228,16 +275,25 @@ static void test_paths_same_bits(void **state)
 static void test_bad_weights(void **state)
 {
     float data[4] = {0};
+    _Alignas(64) char memory[4096];
     const struct {
         struct weight weight;
-        enum status status;
+        void *memory;
+        enum status status, of_bytes; /* what prepare and weight_bytes say */
         const char *text;
     } cases[] = {
-        {{2, 2, DT_F32, NULL, NULL}, ST_DEFECT, "without data"},
-        {{0, 2, DT_F32, data, NULL}, ST_DEFECT, "0 x 2"},
-        {{2, 2, DT_I32, data, NULL}, ST_INPUT, "I32"},
-        {{INT64_MAX / 2, 9, DT_BF16, data, NULL}, ST_INPUT, "too large"},
-        {{INT64_MAX / 4096, 4, DT_F32, data, NULL}, ST_ENV, "no memory"},
+        {{2, 2, DT_F32, NULL, NULL, false}, memory, ST_DEFECT, ST_OK, "without data"},
+        {{0, 2, DT_F32, data, NULL, false}, memory, ST_DEFECT, ST_DEFECT, "0 x 2"},
+        {{2, 2, DT_I32, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "I32"},
+        {{INT64_MAX / 2, 9, DT_BF16, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "too large"},
+        {{1, INT64_MAX / 64, DT_BF16, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "too large"},
+        {{2, 2, DT_BF16, (char *)data + 1, NULL, false},
+         memory,
+         ST_DEFECT,
+         ST_OK,
+         "does not begin on a whole BF16"},
+        {{2, 2, DT_F32, data, NULL, false}, NULL, ST_DEFECT, ST_OK, "without memory"},
+        {{2, 2, DT_F32, data, NULL, false}, memory + 32, ST_DEFECT, ST_OK, "aligned to 64"},
     };
     for (int table = 0; table < 2; table++) {
         const struct ops *ops = ops_by_name(table ? "cpu" : "reference");
@@ -245,10 +301,17 @@ static void test_bad_weights(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             struct weight w = cases[i].weight;
             struct err err = ERR_INIT;
-            assert_int_equal(ops->weight_prepare(dev, &w, &err), cases[i].status);
+            assert_int_equal(ops->weight_prepare(dev, &w, cases[i].memory, true, &err), cases[i].status);
             assert_non_null(strstr(err.what, cases[i].text));
             assert_null(w.prepared);
             ops->weight_release(dev, &w);
+            size_t n = 1;
+            err = (struct err)ERR_INIT;
+            assert_int_equal(ops->weight_bytes(dev, &n, w.n_out, w.n_in, w.dtype, &err), cases[i].of_bytes);
+            if (cases[i].of_bytes == ST_OK)
+                assert_true(n >= 64 && n % 64 == 0);
+            else
+                assert_int_equal(n, 0);
         }
         ops->close(dev);
     }

@@ -196,6 +196,12 @@ static enum status shared_alloc(struct comm *c, size_t n_bytes, struct comm_shar
     return st;
 }
 
+static void shared_forget(struct comm *c, struct comm_shared *block, size_t from, size_t n_bytes)
+{
+    if (c->local_rank == 0)
+        comm__pages_forget(block, from, n_bytes, false);
+}
+
 static void shared_release(struct comm *c, struct comm_shared *block)
 {
     p2p__barrier_as(c, OP_BARRIER);
@@ -219,6 +225,7 @@ static const struct comm_ops sim_ops = {
     .gather = p2p__gather,
     .exchange = p2p__exchange,
     .shared_alloc = shared_alloc,
+    .shared_forget = shared_forget,
     .shared_release = shared_release,
     .abort = table_abort,
 };

@@ -33,7 +33,7 @@ struct bench {
     struct model *model;
     struct pack *pack;
     struct pack_info pack_info;
-    void *block;
+    void *block, *packed;
     float *values;
 };
 
@@ -67,7 +67,12 @@ static void open_model(struct bench *b)
     b->block = aligned_alloc(64, (weights_block_bytes(&b->arch, DT_F32) + 63) / 64 * 64);
     assert_non_null(b->block);
     good(weights_fill(b->block, &b->arch, DT_F32, &b->files.tensors, &err), &err);
-    good(weights_bind(&b->weights, &b->arch, DT_F32, b->block, b->ops, b->dev, &err), &err);
+    size_t packed_bytes;
+    good(weights_packed_bytes(&packed_bytes, &b->arch, DT_F32, b->ops, b->dev, &err), &err);
+    b->packed = aligned_alloc(64, packed_bytes);
+    assert_non_null(b->packed);
+    struct weights_memory memory = {.block = b->block, .packed = b->packed, .n_parts = 1};
+    good(weights_bind(&b->weights, &b->arch, DT_F32, &memory, b->ops, b->dev, &err), &err);
 }
 
 static void open_params(struct bench *b)
@@ -101,6 +106,7 @@ static void bench_close(struct bench *b)
     safetensors_close(&b->files);
     pack_close(b->pack);
     free(b->block);
+    free(b->packed);
 }
 
 static enum status no_files(void *user, const char *dir, int32_t stage, int64_t step, struct err *err)

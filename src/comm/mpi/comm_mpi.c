@@ -52,6 +52,7 @@ static const struct comm_ops mpi_ops = {
     .gather = p2p__gather,
     .exchange = p2p__exchange,
     .shared_alloc = mpi__shared_alloc,
+    .shared_forget = mpi__shared_forget,
     .shared_release = mpi__shared_release,
     .abort = mpi_abort,
 };

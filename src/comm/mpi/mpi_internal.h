@@ -46,6 +46,7 @@ bool mpi__answer(struct comm *c, int *rank, struct pong *out);
 
 /* mpi_shared.c */
 enum status mpi__shared_alloc(struct comm *c, size_t n_bytes, struct comm_shared *out, struct err *err);
+void mpi__shared_forget(struct comm *c, struct comm_shared *s, size_t from, size_t n_bytes);
 void mpi__shared_release(struct comm *c, struct comm_shared *s);
 
 #endif

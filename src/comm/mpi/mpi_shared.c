@@ -80,6 +80,12 @@ enum status mpi__shared_alloc(struct comm *c, size_t n_bytes, struct comm_shared
     return st;
 }
 
+void mpi__shared_forget(struct comm *c, struct comm_shared *s, size_t from, size_t n_bytes)
+{
+    if (c->local_rank == 0)
+        comm__pages_forget(s, from, n_bytes, s->impl != NULL);
+}
+
 void mpi__shared_release(struct comm *c, struct comm_shared *s)
 {
     /* The library waits busily and for ever for the last rank of the host; our barrier does neither. */

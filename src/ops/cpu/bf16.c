@@ -235,57 +235,57 @@ static dnnl_status_t layout_ask(const struct bf16_engine *e, int64_t k, int64_t 
     return dnnl_primitive_destroy(p.primitive);
 }
 
-enum status cpu__bf16_pack(struct bf16_matrix **out, struct device *dev, const uint16_t *source, int64_t k,
-                           int64_t n, int64_t k_step, int64_t n_step, struct err *err)
+static enum status refused(const struct bf16_matrix *b, struct err *err)
+{
+    err_set(err, ST_ENV, "oneDNN cannot pack a bfloat16 weight of %lld x %lld", (long long)b->n,
+            (long long)b->k);
+    return err_hint(err, "set compute=float32, or cpu_path=avx512");
+}
+
+enum status cpu__bf16_open_matrix(struct bf16_matrix **out, size_t *n_bytes, struct device *dev, void *memory,
+                                  int64_t k, int64_t n, struct err *err)
 {
     const struct bf16_engine *e = dev->bf16;
     struct bf16_matrix *b = calloc(1, sizeof *b);
     *out = NULL;
     if (b == NULL)
         return err_memory(err, "a packed weight", sizeof *b);
-    b->k = k;
-    b->n = n;
-    b->n_blocks = cpu_blocks(n, COLUMN_BLOCK);
+    *b = (struct bf16_matrix){.k = k, .n = n, .n_blocks = cpu_blocks(n, COLUMN_BLOCK), .blocks = memory};
     int64_t last = n - (b->n_blocks - 1) * COLUMN_BLOCK;
     dnnl_status_t s = layout_ask(e, k, last, &b->md[1]);
     b->md[0] = b->md[1];
     if (s == dnnl_success && b->n_blocks > 1)
         s = layout_ask(e, k, COLUMN_BLOCK, &b->md[0]);
+    if (s != dnnl_success) {
+        enum status status = refused(b, err);
+        cpu__bf16_close_matrix(b);
+        return status;
+    }
     size_t bytes = dnnl_memory_desc_get_size(&b->md[0]), last_bytes = dnnl_memory_desc_get_size(&b->md[1]);
     b->block_bytes = ((bytes > last_bytes ? bytes : last_bytes) + 63) / 64 * 64;
-    if (s == dnnl_success) {
-        b->blocks = ops__alloc(dev, b->block_bytes * (size_t)b->n_blocks);
-        if (b->blocks == NULL) {
-            err_memory(err, "a packed weight", b->block_bytes * (size_t)b->n_blocks);
-            cpu__bf16_free(dev, b);
-            return ST_ENV;
-        }
-    }
-    int failures = s != dnnl_success;
-#pragma omp parallel num_threads(dev->n_threads) reduction(+ : failures) if (failures == 0)
-    {
-        threads_hide(); /* until the region ends */
-#pragma omp for schedule(static)
-        for (int64_t j = 0; j < b->n_blocks; j++)
-            if (failures == 0 &&
-                block_from(e, b, j, source + j * COLUMN_BLOCK * n_step, k_step, n_step) != dnnl_success)
-                failures++;
-    }
-    if (failures > 0) {
-        cpu__bf16_free(dev, b);
-        err_set(err, ST_ENV, "oneDNN cannot pack a bfloat16 weight of %lld x %lld", (long long)n,
-                (long long)k);
-        return err_hint(err, "set compute=float32, or cpu_path=avx512");
-    }
+    *n_bytes = b->block_bytes * (size_t)b->n_blocks;
     *out = b;
     return ST_OK;
 }
 
-void cpu__bf16_free(struct device *dev, struct bf16_matrix *b)
+enum status cpu__bf16_pack(struct bf16_matrix *b, struct device *dev, const uint16_t *source, int64_t k_step,
+                           int64_t n_step, struct err *err)
 {
-    if (b == NULL)
-        return;
-    ops__release(dev, b->blocks);
+    const struct bf16_engine *e = dev->bf16;
+    int failures = 0;
+#pragma omp parallel num_threads(dev->n_threads) reduction(+ : failures)
+    {
+        threads_hide(); /* until the region ends */
+#pragma omp for schedule(static)
+        for (int64_t j = 0; j < b->n_blocks; j++)
+            if (block_from(e, b, j, source + j * COLUMN_BLOCK * n_step, k_step, n_step) != dnnl_success)
+                failures++;
+    }
+    return failures > 0 ? refused(b, err) : ST_OK;
+}
+
+void cpu__bf16_close_matrix(struct bf16_matrix *b)
+{
     free(b);
 }
 

@@ -7,6 +7,7 @@
 
 #include "util/err.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct device;
@@ -22,10 +23,14 @@ bool cpu__bf16_without_amx(void);
 enum status cpu__bf16_open(struct bf16_engine **out, struct err *err);
 void cpu__bf16_close(struct bf16_engine *engine);
 
+/* Describes B in memory that begins at a multiple of 64 and holds or will hold its blocks; *n_bytes of it.
+ * The memory stays the caller's; NULL when only the size is asked for. */
+enum status cpu__bf16_open_matrix(struct bf16_matrix **out, size_t *n_bytes, struct device *dev, void *memory,
+                                  int64_t k, int64_t n, struct err *err);
 /* Packs source (bfloat16): element (l, j) at source[l * k_step + j * n_step]; one of the steps is 1. */
-enum status cpu__bf16_pack(struct bf16_matrix **out, struct device *dev, const uint16_t *source, int64_t k,
-                           int64_t n, int64_t k_step, int64_t n_step, struct err *err);
-void cpu__bf16_free(struct device *dev, struct bf16_matrix *b);
+enum status cpu__bf16_pack(struct bf16_matrix *b, struct device *dev, const uint16_t *source, int64_t k_step,
+                           int64_t n_step, struct err *err);
+void cpu__bf16_close_matrix(struct bf16_matrix *b);
 /* c [m, n] (stride ldc) = a [m, k] (float32, stride lda, rounded here) times b (+ c when accumulate). */
 void cpu__bf16_product(struct device *dev, float *c, int64_t ldc, const float *a, int64_t lda, int64_t m,
                        const struct bf16_matrix *b, bool accumulate);

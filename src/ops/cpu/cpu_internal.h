@@ -41,7 +41,10 @@ struct right {
 /* c = alpha a b + beta c; p describes the whole, except that b is described by right. */
 void cpu__product(struct device *dev, const struct product *p, const struct right *right);
 
-enum status cpu__weight_prepare(struct device *dev, struct weight *w, struct err *err);
+enum status cpu__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
+                              enum dtype dtype, struct err *err);
+enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
+                                struct err *err);
 void cpu__weight_release(struct device *dev, struct weight *w);
 void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
                  const struct weight *w, int64_t n_tokens, bool accumulate);

@@ -108,6 +108,7 @@ const struct ops ops__cpu = {
     .download = ops__copy,
     .zero = ops__zero,
     .copy = ops__copy,
+    .weight_bytes = cpu__weight_bytes,
     .weight_prepare = cpu__weight_prepare,
     .weight_release = cpu__weight_release,
     .linear = cpu__linear,

@@ -1,4 +1,5 @@
-/* Frozen weights: packed once, multiplied in both directions.
+/* Frozen weights: packed once, multiplied in both directions. The packed form lies in memory of the caller,
+ * who may share it among processes; only pointers and layouts are each process's own.
  *
  * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
  * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
@@ -12,9 +13,61 @@
 struct packed_weight {
     enum dtype dtype; /* DT_F32 or DT_BF16 */
     void *panels;     /* NULL where the native bfloat16 products have the weight */
-    void *rows;       /* a copy [n_out, n_in] of dtype, or NULL: the source serves */
+    const void *rows; /* [n_out, n_in] of dtype: the source, or own_rows */
+    void *own_rows;   /* a copy in the packed memory where the source is of another type, or NULL */
     struct bf16_matrix *forward, *back;
 };
+
+static enum dtype packed_dtype(const struct device *dev, enum dtype source)
+{
+    return source == DT_BF16 || dev->compute == COMPUTE_BF16 ? DT_BF16 : DT_F32;
+}
+
+static size_t align64(size_t n)
+{
+    return (n + 63) & ~(size_t)63;
+}
+
+/* Lays the parts out from `memory` on; NULL gives the size alone. Nothing is written. */
+static enum status lay_out(struct packed_weight *packed, size_t *n_bytes, struct device *dev,
+                           const struct weight *w, char *memory, struct err *err)
+{
+    *packed = (struct packed_weight){.dtype = packed_dtype(dev, w->dtype), .rows = w->data};
+    size_t element = dtype_bytes(packed->dtype), first = 0, second = 0;
+    if (dev->bf16 != NULL) {
+        TRY(cpu__bf16_open_matrix(&packed->forward, &first, dev, memory, w->n_in, w->n_out, err));
+        TRY(cpu__bf16_open_matrix(&packed->back, &second, dev, memory != NULL ? memory + first : NULL,
+                                  w->n_out, w->n_in, err));
+    } else {
+        int64_t panel = dev->kernels->panel;
+        first = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
+        if (w->dtype != packed->dtype)
+            second = align64((size_t)(w->n_out * w->n_in) * element);
+        packed->panels = memory;
+        if (second > 0 && memory != NULL)
+            packed->rows = packed->own_rows = memory + first;
+    }
+    *n_bytes = first + second;
+    return ST_OK;
+}
+
+static void parts_close(struct packed_weight *packed)
+{
+    cpu__bf16_close_matrix(packed->forward);
+    cpu__bf16_close_matrix(packed->back);
+}
+
+enum status cpu__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
+                              enum dtype dtype, struct err *err)
+{
+    struct weight w = {.n_out = n_out, .n_in = n_in, .dtype = dtype};
+    struct packed_weight packed;
+    *n_bytes = 0;
+    TRY(ops__weight_check(&w, err));
+    enum status status = lay_out(&packed, n_bytes, dev, &w, NULL, err);
+    parts_close(&packed);
+    return status;
+}
 
 static void convert(struct device *dev, enum dtype dtype, void *to, const float *from, int64_t n)
 {
@@ -35,36 +88,28 @@ static void pack_panel(struct device *dev, const struct weight *w, const struct 
         ops__weight_row(w, first + i, scratch + i * k);
     dev->kernels->pack_cols(turned, scratch, k, k, n);
     convert(dev, packed->dtype, (char *)packed->panels + first * k * element, turned, k * panel);
-    if (packed->rows != NULL)
-        convert(dev, packed->dtype, (char *)packed->rows + first * k * element, scratch, n * k);
+    if (packed->own_rows != NULL)
+        convert(dev, packed->dtype, (char *)packed->own_rows + first * k * element, scratch, n * k);
 }
 
 /* Panels of all columns, and the copy of the rows where there is one. */
-static enum status panels_fill(struct device *dev, const struct weight *w, struct packed_weight *packed,
-                               bool copy, struct err *err)
+static void panels_fill(struct device *dev, const struct weight *w, const struct packed_weight *packed)
 {
     int64_t panel = dev->kernels->panel, n_panels = cpu_blocks(w->n_out, panel);
-    size_t element = dtype_bytes(packed->dtype), n_bytes = (size_t)(n_panels * panel * w->n_in) * element;
-    packed->panels = ops__alloc(dev, n_bytes);
-    if (copy && packed->panels != NULL)
-        packed->rows = ops__alloc(dev, (size_t)(w->n_out * w->n_in) * element);
-    if (packed->panels == NULL || (copy && packed->rows == NULL))
-        return err_memory(err, "a packed weight", n_bytes);
     size_t scratch_bytes = 2 * (size_t)(panel * w->n_in) * sizeof(float);
 #pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (n_panels > 1)
     for (int64_t j = 0; j < n_panels; j++)
         pack_panel(dev, w, packed, j, ops__scratch(dev, omp_get_thread_num(), scratch_bytes));
-    return ST_OK;
 }
 
 /* Both directions for the native products, from the source or from a rounded copy of it. */
-static enum status native_fill(struct device *dev, const struct weight *w, struct packed_weight *packed,
-                               bool copy, struct err *err)
+static enum status native_fill(struct device *dev, const struct weight *w, const struct packed_weight *packed,
+                               struct err *err)
 {
     const uint16_t *rows = w->data;
     int64_t k = w->n_in, n = w->n_out;
     uint16_t *rounded = NULL;
-    if (copy) {
+    if (w->dtype != DT_BF16) {
         rounded = ops__alloc(dev, (size_t)(n * k) * sizeof *rounded);
         if (rounded == NULL)
             return err_memory(err, "a rounded weight", (size_t)(n * k) * sizeof *rounded);
@@ -76,27 +121,29 @@ static enum status native_fill(struct device *dev, const struct weight *w, struc
         }
         rows = rounded;
     }
-    enum status status = cpu__bf16_pack(&packed->forward, dev, rows, k, n, 1, k, err);
+    enum status status = cpu__bf16_pack(packed->forward, dev, rows, 1, k, err);
     if (status == ST_OK)
-        status = cpu__bf16_pack(&packed->back, dev, rows, n, k, k, 1, err);
+        status = cpu__bf16_pack(packed->back, dev, rows, k, 1, err);
     ops__release(dev, rounded);
     return status;
 }
 
-enum status cpu__weight_prepare(struct device *dev, struct weight *w, struct err *err)
+enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
+                                struct err *err)
 {
+    size_t n_bytes;
     w->prepared = NULL;
-    TRY(ops__weight_check(w, err));
+    TRY(ops__weight_check_memory(w, memory, true, err));
     struct packed_weight *packed = calloc(1, sizeof *packed);
     if (packed == NULL)
         return err_memory(err, "a packed weight", sizeof *packed);
-    packed->dtype = w->dtype == DT_BF16 || dev->compute == COMPUTE_BF16 ? DT_BF16 : DT_F32;
     w->prepared = packed;
-    bool aligned =
-        (uintptr_t)w->data % dtype_bytes(packed->dtype) == 0; /* a file's bytes may begin anywhere */
-    bool copy = w->dtype != packed->dtype || !aligned;
-    enum status status =
-        dev->bf16 != NULL ? native_fill(dev, w, packed, copy, err) : panels_fill(dev, w, packed, copy, err);
+    enum status status = lay_out(packed, &n_bytes, dev, w, memory, err);
+    if (status == ST_OK && fill && dev->bf16 != NULL)
+        status = native_fill(dev, w, packed, err);
+    else if (status == ST_OK && fill)
+        panels_fill(dev, w, packed);
+    w->source_unused = status == ST_OK && (packed->forward != NULL || packed->own_rows != NULL);
     if (status != ST_OK)
         cpu__weight_release(dev, w);
     return status;
@@ -107,10 +154,7 @@ void cpu__weight_release(struct device *dev, struct weight *w)
     struct packed_weight *packed = w->prepared;
     if (packed == NULL)
         return;
-    ops__release(dev, packed->panels);
-    ops__release(dev, packed->rows);
-    cpu__bf16_free(dev, packed->forward);
-    cpu__bf16_free(dev, packed->back);
+    parts_close(packed);
     free(packed);
     w->prepared = NULL;
 }
@@ -164,6 +208,6 @@ void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *
     p.a = operand(dev, dy, &p.a_row, n_tokens, w->n_out);
     p.beta = accumulate ? 1 : 0;
     struct right right = {.kind = packed->dtype == DT_BF16 ? RIGHT_ROWS_BF16 : RIGHT_ROWS, .ld = w->n_in};
-    right.data = packed->rows != NULL ? packed->rows : w->data;
+    right.data = packed->rows;
     cpu__product(dev, &p, &right);
 }

@@ -1,20 +1,35 @@
 /* Matrix products. A weight that is not float32, or that must be rounded, is converted once (prepared). */
 #include "reference_internal.h"
-#include <stdlib.h>
 
-enum status reference__weight_prepare(struct device *dev, struct weight *w, struct err *err)
+static bool converts(const struct device *dev, enum dtype source)
 {
-    TRY(ops__weight_check(w, err));
+    return source != DT_F32 || dev->compute != COMPUTE_F32;
+}
+
+enum status reference__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
+                                    enum dtype dtype, struct err *err)
+{
+    struct weight w = {.n_out = n_out, .n_in = n_in, .dtype = dtype};
+    *n_bytes = 0;
+    TRY(ops__weight_check(&w, err));
+    if (converts(dev, dtype))
+        *n_bytes = ((size_t)(n_out * n_in) * sizeof(float) + 63) & ~(size_t)63;
+    return ST_OK;
+}
+
+enum status reference__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
+                                      struct err *err)
+{
+    bool needed = converts(dev, w->dtype);
+    float *copy = memory;
     w->prepared = NULL;
-    if (w->dtype == DT_F32 && dev->compute == COMPUTE_F32)
+    w->source_unused = needed;
+    TRY(ops__weight_check_memory(w, memory, needed, err));
+    if (!needed)
         return ST_OK;
-    size_t n_bytes = (size_t)(w->n_out * w->n_in) * sizeof(float);
-    float *copy = malloc(n_bytes);
-    if (copy == NULL)
-        return err_memory(err, "a converted weight", n_bytes);
-    for (int64_t row = 0; row < w->n_out; row++)
+    for (int64_t row = 0; row < w->n_out && fill; row++)
         ops__weight_row(w, row, copy + row * w->n_in);
-    if (dev->compute == COMPUTE_BF16)
+    if (dev->compute == COMPUTE_BF16 && fill)
         ops__round_bf16(copy, w->n_out * w->n_in);
     w->prepared = copy;
     return ST_OK;
@@ -22,8 +37,7 @@ enum status reference__weight_prepare(struct device *dev, struct weight *w, stru
 
 void reference__weight_release(struct device *dev, struct weight *w)
 {
-    free(w->prepared);
-    w->prepared = NULL;
+    w->prepared = NULL; /* the caller's memory */
 }
 
 static const float *weight_f32(const struct weight *w)

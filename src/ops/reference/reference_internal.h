@@ -4,7 +4,10 @@
 
 #include "../ops_internal.h"
 
-enum status reference__weight_prepare(struct device *dev, struct weight *w, struct err *err);
+enum status reference__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
+                                    enum dtype dtype, struct err *err);
+enum status reference__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
+                                      struct err *err);
 void reference__weight_release(struct device *dev, struct weight *w);
 void reference__linear(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
                        const struct weight *w, int64_t n_tokens, bool accumulate);

@@ -27,6 +27,7 @@ const struct ops ops__reference = {
     .download = ops__copy,
     .zero = ops__zero,
     .copy = ops__copy,
+    .weight_bytes = reference__weight_bytes,
     .weight_prepare = reference__weight_prepare,
     .weight_release = reference__weight_release,
     .linear = reference__linear,
