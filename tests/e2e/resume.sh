@@ -1,7 +1,9 @@
 #!/bin/bash
-# resume.sh PROGRAM REPOSITORY MPIEXEC: a run that is stopped by a signal or its deadline saves and ends with 85, and goes
+# resume.sh PROGRAM REPOSITORY MPIEXEC [WIDE]: a run that is stopped by a signal or its deadline saves and ends with 85, and goes
 # on with another number of ranks to the bytes of the run that was not stopped.
+# Without WIDE only a part of the ways to stop it.
 . "$(dirname "$0")/lib.sh"
+wide=${4:-}
 steps=60
 common=(--set model=model-qwen3 --set "max_steps=$steps" --set batch_train=8 --set grad_accum=1 --set eval_steps=25
     --set lr=1e-3 --set max_seq_len=256 --stage 1)
@@ -48,20 +50,41 @@ stopped() {
     goes_on "$dir" "$6"
 }
 
-stopped usr1-to-launcher USR1 launcher 2 9 4
-stopped usr1-to-one-rank USR1 one 3 30 1
-stopped term-to-one-rank TERM one 4 20 2
-stopped term-to-all-ranks TERM all 2 24 3
-stopped int-to-all-ranks INT all 2 40 2
+# A deadline again and again. What is over before the first step has nothing to save, and says 85 all the same.
+deadlines() {
+    local i n_stops got limit
+    expect 85 2 deadline --set deadline=1s --set max_steps=100000 --set "work_dir=never"
+    says 'stopped at step'
+    limit=1
+    for ((i = 0, n_stops = 0; i < 60; i++)); do
+        got=0
+        SMGPT_DEADLINE=${limit}s train $((i % 4 + 1)) deadline || got=$?
+        [ "$got" = 85 ] || break
+        n_stops=$((n_stops + 1))
+        [ "$i" -lt 8 ] || limit=$((limit + 1))
+    done
+    [ "$got" = 0 ] || fail "deadline: exit code $got after $n_stops stops"
+    same_state straight/stage1_mlm deadline/stage1_mlm "$steps"
+    same_log straight/stage1_mlm deadline/stage1_mlm
+    echo "deadline of 1 s: $n_stops stops on 1 to 4 ranks"
+}
 
-# mpirun that gets SIGTERM itself passes it on after a second or two, which may be too late to stop anything here, and
-# ends with a code of its own.
-start 2 term-to-launcher
-at_line term-to-launcher 15
-kill -TERM "$launcher"
-ended 30
-[ "$code" -ne 0 ] && [ "$code" -ne 124 ] || fail "term-to-launcher: exit code $code"
-goes_on term-to-launcher 3
+more_ways() {
+    stopped usr1-to-one-rank USR1 one 3 30 1
+    stopped term-to-one-rank TERM one 4 20 2
+    stopped int-to-all-ranks INT all 2 40 2
+
+    # mpirun that gets SIGTERM itself passes it on after a second or two, which may be too late to stop anything here, and
+    # ends with a code of its own.
+    start 2 term-to-launcher
+    at_line term-to-launcher 15
+    kill -TERM "$launcher"
+    ended 30
+    [ "$code" -ne 0 ] && [ "$code" -ne 124 ] || fail "term-to-launcher: exit code $code"
+    goes_on term-to-launcher 3
+
+    deadlines
+}
 
 # Without a launcher.
 count=$((count + 1))
@@ -74,21 +97,9 @@ ended 30
 [ "$code" -eq 85 ] || fail "alone: exit code $code, not 85"
 goes_on alone 4
 
-# A deadline again and again. What is over before the first step has nothing to save, and says 85 all the same.
-expect 85 2 deadline --set deadline=1s --set max_steps=100000 --set "work_dir=never"
-says 'stopped at step'
-limit=1
-for ((i = 0, n_stops = 0; i < 60; i++)); do
-    got=0
-    SMGPT_DEADLINE=${limit}s train $((i % 4 + 1)) deadline || got=$?
-    [ "$got" = 85 ] || break
-    n_stops=$((n_stops + 1))
-    [ "$i" -lt 8 ] || limit=$((limit + 1))
-done
-[ "$got" = 0 ] || fail "deadline: exit code $got after $n_stops stops"
-same_state straight/stage1_mlm deadline/stage1_mlm "$steps"
-same_log straight/stage1_mlm deadline/stage1_mlm
-echo "deadline of 1 s: $n_stops stops on 1 to 4 ranks"
+stopped usr1-to-launcher USR1 launcher 2 9 4
+stopped term-to-all-ranks TERM all 2 24 3
+[ -z "$wide" ] || more_ways
 
 # A checkpoint given by name, and a start from nothing beside what is there.
 expect 0 3 usr1-to-launcher --resume usr1-to-launcher/stage1_mlm/checkpoint-30
