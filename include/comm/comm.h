@@ -68,4 +68,16 @@ void comm_set_timeout(struct comm *c, double seconds);
  * message and hint too, with rank and host in front), or ST_OK. The one way to fail together. */
 enum status comm_agree(struct comm *c, enum status mine, struct err *err);
 
+/* What a rank brought to comm_compare that is not what rank 0 brought. */
+struct comm_other {
+    int rank; /* the lowest such; -1: all brought the same, or this is not rank 0 */
+    char host[64];
+    struct buf data; /* the caller's to release */
+};
+
+/* Every rank brings some bytes; rank 0 learns who has others than itself. Collective; a failure is the
+ * same on every rank. */
+enum status comm_compare(struct comm *c, const void *mine, size_t n_bytes, struct comm_other *out,
+                         struct err *err);
+
 #endif

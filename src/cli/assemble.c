@@ -101,6 +101,23 @@ static enum status read_weights(struct assembly *s, const char *dir, const struc
     return ST_OK;
 }
 
+/* Ranks on unlike instruction sets would make the bits depend on who computes what, and those of one host
+ * could not share packed weights. */
+static enum status same_device(const struct assembly *s, struct err *err)
+{
+    struct comm_other other;
+    const char *mine = s->ops->describe(s->dev);
+    TRY(comm_compare(s->comm, mine, strlen(mine), &other, err));
+    enum status st = ST_OK;
+    if (other.rank >= 0) {
+        st = err_set(err, ST_ENV, "rank %d on %s computes with %.*s, rank 0 on %s with %s", other.rank,
+                     other.host, (int)other.data.n_bytes, other.data.data, s->comm->host, mine);
+        err_hint(err, "set cpu_path on all ranks to a path that all processors have, as cpu_path=avx2");
+    }
+    buf_release(&other.data);
+    return comm_agree(s->comm, st, err);
+}
+
 enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
                           struct err *err)
 {
@@ -112,6 +129,7 @@ enum status assembly_open(struct assembly *s, struct comm *comm, const struct op
     s->matrix = bf16 ? DT_BF16 : DT_F32;
     s->ops = ops_by_name(strcmp(o->cpu_path, "reference") == 0 ? "reference" : "cpu");
     TRY(comm_agree(comm, s->ops->open(&s->dev, &d, err), err));
+    TRY(same_device(s, err));
     enum status st = read_config(s, dir, &config, err);
     if (st == ST_OK)
         st = read_weights(s, dir, &config, err);

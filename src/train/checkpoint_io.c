@@ -293,6 +293,19 @@ static enum status compare_run(const struct run_state *s, const struct trainer *
     return st;
 }
 
+/* Another instruction set rounds otherwise: the run goes on, but no longer to the bits of one without a
+ * break.
+ */
+static void compare_path(const struct run_state *s, const struct train_context *c)
+{
+    const char *now = c->ops->describe(c->dev);
+    if (s->cpu_path[0] == '\0' || strcmp(s->cpu_path, now) == 0)
+        return;
+    log_warn("the checkpoint was computed with %s, this run computes with %s: from here on its bits are not "
+             "those of a run without the break; cpu_path=%.*s keeps them where the processor has it",
+             s->cpu_path, now, (int)strcspn(s->cpu_path, ","), s->cpu_path);
+}
+
 static enum status check_run_state(const char *dir, const struct trainer *t, struct err *err)
 {
     char path[PATH_BYTES];
@@ -305,6 +318,8 @@ static enum status check_run_state(const char *dir, const struct trainer *t, str
         return ST_OK;
     }
     enum status st = compare_run(&s, t, err);
+    if (st == ST_OK)
+        compare_path(&s, t->c);
     run_state_release(&s);
     return st;
 }

@@ -59,6 +59,28 @@ says "error: .*comm_timeout"
 refused 2 '4 ranks|2 ranks, but virtual_shards is 1' "${model[@]}" --set virtual_shards=1
 says 'hint: set virtual_shards to 2 or more, or start at most 1 rank'
 
+# ---- ranks that were not told the same: two blocks of one mpirun ----
+# unlike CODE TEXT ARGS-OF-RANK-0 -- ARGS-OF-RANK-1
+unlike() {
+    local code=$1 text=$2 got=0 shared first=()
+    shift 2
+    while [ "$1" != -- ]; do first+=("$1"); shift; done
+    shift
+    shared=(train --set work_dir=refused --set "data_json=$data" "${common[@]}" "${model[@]}")
+    count=$((count + 1))
+    "$mpiexec" -np 1 "$smgpt" "${shared[@]}" "${first[@]}" : -np 1 "$smgpt" "${shared[@]}" "$@" >out 2>err </dev/null || got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got instead of $code: $text"
+    says "^smgpt-dist: error: .*$text"
+    once
+    [ ! -e refused/stage1_mlm/checkpoint-2 ] || fail "trained all the same: $text"
+}
+unlike 2 'rank 1 on [^ ]* has option lr=0.002, rank 0 has 0.001' --set lr=1e-3 -- --set lr=2e-3
+says 'hint: give all ranks the same command line'
+unlike 2 'rank 1 on [^ ]* has option save_steps=3, rank 0 has 2' --set save_steps=2 -- --set save_steps=3
+unlike 4 'rank 1 on [^ ]* computes with baseline, float32, rank 0 on [^ ]* with [a-z0-9_]*, float32' \
+    --set cpu_path=auto -- --set cpu_path=baseline
+says 'hint: set cpu_path'
+
 # ---- the model ----
 refused 3 "model directory 'nowhere' does not exist" --set model=nowhere
 cp -r model-qwen3 model-bare && rm model-bare/model.safetensors
@@ -103,6 +125,10 @@ expect 3 1 before "${model[@]}" --resume nowhere
 says "nowhere"
 expect 0 3 before "${model[@]}"
 says 'resuming from before/stage1_mlm/checkpoint-4'
+! grep -q 'was computed with' err || fail "another processor path is found where there is none"
+expect 0 2 before "${model[@]}" --set cpu_path=baseline
+says 'warning: the checkpoint was computed with [a-z0-9_]*, float32, this run computes with baseline, float32'
+says 'cpu_path=[a-z0-9_]* keeps them'
 
 # ---- a rank that is killed, and one that stands still ----
 long=(--set max_steps=2000 --set comm_timeout=3s)
