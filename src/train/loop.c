@@ -115,12 +115,14 @@ static enum status after_step(struct loop *l, const struct step_result *r, struc
     enum status st = ST_OK;
     l->result->last_loss = r->loss;
     show(l, r);
-    if (t->step % (t->o->logging_steps > 0 ? t->o->logging_steps : 1) == 0) {
+    const bool log_due = t->step % (t->o->logging_steps > 0 ? t->o->logging_steps : 1) == 0;
+    if (log_due) {
         if (is_lead(l))
             st = log__step(&l->log, t, r, err);
         TRY(comm_agree(t->c->comm, st, err));
-        TRY(train__check_equal(t, err)); /* before a save could spread a damaged state */
     }
+    if (log_due || save_due(l))
+        TRY(train__check_equal(t, err)); /* before a save could spread a damaged state */
     if (eval_due(l))
         TRY(evaluate(l, &stopped, err));
     if (stopped)

@@ -4,6 +4,7 @@
 #include "comm/comm.h"
 #include "model/tiny.h"
 #include "small_pack.h"
+#include "support/flip.h"
 #include "support/scratch.h"
 #include "train/train.h"
 #include "util/clock.h"
@@ -408,6 +409,40 @@ static void test_failed_save(void **state)
     run_close(&r);
 }
 
+/* One bit of the last rank's memory, in step 5: found at the next line of the log or the next save, whichever
+ * comes first, with rank, host, step and tensor; and nothing of it is saved. */
+static void test_bad_memory(void **state)
+{
+    static const struct {
+        int logging_steps, save_steps, found;
+    } cases[] = {{1, 4, 5}, {3, 4, 6}, {8, 4, 8}, {100, 7, 7}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && comm.world_size > 1; i++) {
+        struct run r;
+        char name[16], what[160], path[PATH_BYTES];
+        int64_t step = -1;
+        snprintf(name, sizeof name, "flip-%zu", i);
+        run_open(&r, &comm, &usual, name);
+        r.o.eval_steps = 0;
+        r.o.logging_steps = cases[i].logging_steps;
+        r.o.save_steps = cases[i].save_steps;
+        const struct param *p = &r.tiny.params.items[(size_t)r.tiny.params.n_items / (i + 1) - 1];
+        if (comm.rank == comm.world_size - 1)
+            flip_install(&comm, 5, r.tiny.values + p->offset + 1);
+        snprintf(what, sizeof what, "after step %d the values of %.80s differ from those of rank 0",
+                 cases[i].found, p->name);
+        run_bad(&r, ST_ENV, what);
+        snprintf(what, sizeof what, "rank %d on ", comm.world_size - 1);
+        assert_non_null(strstr(r.err.what, what));
+        if (comm.rank == comm.world_size - 1)
+            flip_remove(&comm);
+        if (comm.rank == 0) {
+            assert_int_equal(ckpt_newest(r.o.out_dir, path, &step, &r.err), ST_OK);
+            assert_int_equal(step, 4);
+        }
+        run_close(&r);
+    }
+}
+
 /* Not a number: all ranks end with the step's number, and the last checkpoint is good. */
 static void test_not_finite(void **state)
 {
@@ -511,17 +546,12 @@ static int remove_scratch(void **state)
 static int run_all(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_log),
-        cmocka_unit_test(test_stop_and_resume),
-        cmocka_unit_test(test_resume_dir),
-        cmocka_unit_test(test_other_options),
-        cmocka_unit_test(test_failed_save),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_strange_ids),
-        cmocka_unit_test(test_no_labels),
-        cmocka_unit_test(test_evaluate),
-        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_same_bytes),      cmocka_unit_test(test_log),
+        cmocka_unit_test(test_stop_and_resume), cmocka_unit_test(test_resume_dir),
+        cmocka_unit_test(test_other_options),   cmocka_unit_test(test_failed_save),
+        cmocka_unit_test(test_bad_memory),      cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_strange_ids),     cmocka_unit_test(test_no_labels),
+        cmocka_unit_test(test_evaluate),        cmocka_unit_test(test_late),
     };
     return cmocka_run_group_tests(tests, share_scratch, remove_scratch);
 }

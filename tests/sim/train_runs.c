@@ -3,6 +3,7 @@
 #include "model/tiny.h"
 #include "mpi/small_pack.h"
 #include "sim.h"
+#include "support/flip.h"
 #include "support/scratch.h"
 #include "train/train.h"
 #include "util/log.h"
@@ -49,6 +50,9 @@ struct run {
     const struct runs *runs;
     char out_dir[PATH_BYTES];
     bool resume;
+    /* Bad memory of a rank in that step (0: none), at a value; then logs come every logging_steps. */
+    int flip_rank, flip_step, logging_steps;
+    int64_t flip_value;
 };
 
 static void saving_point(const struct run *r)
@@ -102,6 +106,10 @@ static struct train_options train_options_of(const struct run *r)
                               .keep_checkpoints = 2,
                               .max_pack_tokens = 64,
                               .resume = r->resume};
+    if (r->flip_step > 0) {
+        o.eval_steps = 0;
+        o.logging_steps = r->logging_steps;
+    }
     memcpy(o.out_dir, r->out_dir, sizeof o.out_dir);
     return o;
 }
@@ -123,6 +131,8 @@ static void body(struct comm *c, void *user)
                                     .values = tiny.values,
                                     .files = {.add_files = add_files, .committed = committed, .user = r}};
     enum status st = ST_OK;
+    if (r->flip_step > 0 && c->rank == r->flip_rank)
+        flip_install(c, r->flip_step, tiny.values + r->flip_value % tiny.params.n_values);
     if (c->rank == 0)
         st = pack_open(&context.pack, r->runs->pack_path, &context.pack_info, &err);
     st = comm_agree(c, st, &err);
@@ -315,30 +325,92 @@ static bool replay(struct runs *all, const char *text, struct train_counts *coun
     return kill_and_resume(all, sim_options_of(world_size), rank, point, counts);
 }
 
-bool train_kills_run(const int *world_sizes, int n_world_sizes, int64_t stride, struct train_counts *counts)
+static bool runs_open(struct runs *all)
 {
-    struct runs all = {0};
     const struct small_pack pack = {.n_rows = {41, 11},
                                     .vocab = VOCAB,
                                     .new_first = NEW_FIRST,
                                     .strange_id = -1,
                                     .labelled = true,
                                     .seed = 9};
+    memset(all, 0, sizeof *all);
+    scratch_open(&all->scratch);
+    snprintf(all->pack_path, sizeof all->pack_path, "%s", scratch_path(&all->scratch, "pack.h5"));
+    small_pack_write(all->pack_path, &pack);
+    void *p = mmap(NULL, sizeof *all->outcome, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    all->outcome = p != MAP_FAILED ? p : NULL;
+    return all->outcome != NULL;
+}
+
+static void runs_close(struct runs *all)
+{
+    if (all->outcome != NULL)
+        munmap(all->outcome, sizeof *all->outcome);
+    scratch_close(&all->scratch);
+}
+
+/* Everybody fails alike, in time, with the rank's name; nothing from after the fault is left on disk. */
+static bool judge_flip(const struct run *r, const struct sim_options *o, const struct outcome *out)
+{
+    char text[64], path[PATH_BYTES];
+    int64_t step = -1;
+    int found = r->flip_step;
+    struct err err = ERR_INIT;
+    while (found % r->logging_steps != 0 && found % 2 != 0 && found != STEPS)
+        found++; /* saved every second step and at the end */
+    snprintf(text, sizeof text, "rank %d on ", r->flip_rank);
+    for (int k = 0; k < o->world_size; k++)
+        if (out->result.ranks[k].end != SIM_RETURNED || out->status[k] != ST_ENV ||
+            strncmp(out->what[k], text, strlen(text)) != 0 || strcmp(out->what[k], out->what[0]) != 0)
+            return complain(o, out, "a bit turned over, and a rank did not say so");
+    snprintf(text, sizeof text, "after step %d the values of ", found);
+    if (strstr(out->what[0], text) == NULL)
+        return complain(o, out, "the wrong step is named");
+    if (dir_exists(r->out_dir))
+        ckpt_newest(r->out_dir, path, &step, &err);
+    return step < r->flip_step ? true : complain(o, out, "a damaged state was saved");
+}
+
+static bool flips_run(struct runs *all, int n_flips)
+{
+    struct err err = ERR_INIT;
+    for (int i = 0; i < n_flips; i++) {
+        struct sim_options o = sim_options_of(3 + i % 6); /* of two, nobody can tell which is wrong */
+        struct run r = {.runs = all,
+                        .flip_rank = (i * 5 + 1) % o.world_size,
+                        .flip_step = 1 + i % STEPS,
+                        .logging_steps = 1 + i % 4,
+                        .flip_value = 7919 * (int64_t)i};
+        o.seed += (uint64_t)i;
+        snprintf(r.out_dir, sizeof r.out_dir, "%s", scratch_path(&all->scratch, "flipped"));
+        if (!run_in_child(all, &r, &o))
+            return complain(&o, all->outcome, "the process of the simulation broke down");
+        if (!judge_flip(&r, &o, all->outcome) || dir_remove(r.out_dir, &err) != ST_OK)
+            return false;
+    }
+    return true;
+}
+
+bool train_flips_run(int n_flips)
+{
+    struct runs all;
+    bool good = runs_open(&all) && flips_run(&all, n_flips);
+    runs_close(&all);
+    return good;
+}
+
+bool train_kills_run(const int *world_sizes, int n_world_sizes, int64_t stride, struct train_counts *counts)
+{
+    struct runs all;
     const char *only = getenv("SMGPT_SIM_SEED");
     memset(counts, 0, sizeof *counts);
-    scratch_open(&all.scratch);
-    snprintf(all.pack_path, sizeof all.pack_path, "%s", scratch_path(&all.scratch, "pack.h5"));
-    small_pack_write(all.pack_path, &pack);
-    all.outcome = mmap(NULL, sizeof *all.outcome, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct sim_options one = sim_options_of(1);
-    bool good = all.outcome != MAP_FAILED && train_whole(&all, &one, "straight");
+    bool good = runs_open(&all) && train_whole(&all, &one, "straight");
     if (good && only != NULL && only[0] != '\0')
         good = replay(&all, only, counts);
     else
         for (int i = 0; i < n_world_sizes && good; i++)
             good = kills_run(&all, world_sizes[i], stride, counts);
-    if (all.outcome != MAP_FAILED)
-        munmap(all.outcome, sizeof *all.outcome);
-    scratch_close(&all.scratch);
+    runs_close(&all);
     return good;
 }

@@ -15,4 +15,8 @@ struct train_counts {
  * not so; the environment's SMGPT_SIM_SEED=<world size>:<rank>:<point> runs that one again. */
 bool train_kills_run(const int *world_sizes, int n_world_sizes, int64_t stride, struct train_counts *counts);
 
+/* That many times a bit of some rank's values turns over in some step: every rank ends alike, naming it, at
+ * the next log line or save, and what is on disk is from before. */
+bool train_flips_run(int n_flips);
+
 #endif

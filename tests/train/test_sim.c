@@ -23,6 +23,11 @@ static void test_kills(void **state)
     assert_true(n.n_from_checkpoint < n.n_kills);
 }
 
+static void test_flips(void **state)
+{
+    assert_true(train_flips_run(12));
+}
+
 int main(void)
 {
 #ifdef __SANITIZE_THREAD__
@@ -32,6 +37,7 @@ int main(void)
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_flips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
