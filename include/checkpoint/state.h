@@ -38,7 +38,9 @@ enum status optimizer_write(const char *path, const struct optimizer_state *s, s
 /* Fills m and v (flat, n_values = sum of the parameters' sizes) after checking every shape; absent entries
  * are zero. s->params must be set (with names: Unsloth's file has the rows of embedding and head last); the
  * other numbers of s are filled from the file's first group. Reads AdamW of torch, plain and fused, moments
- * in any floating type. ST_INPUT names what else it is: bitsandbytes 8-bit, Adafactor, SGD, amsgrad ... */
+ * in any floating type, and bitsandbytes' 8-bit AdamW in both its layouts (blocks of 256 or 2048, parameters
+ * in 8 and 32 bits mixed); there a first moment whose second one is 0 is cleared. ST_INPUT names what else it
+ * is: Adafactor, SGD, amsgrad ... */
 enum status optimizer_read(const char *path, struct optimizer_state *s, float *m, float *v, struct err *err);
 
 struct scheduler_state {

@@ -1,7 +1,9 @@
-/* optimizer.pt of torch's AdamW (plain or fused), as Trainer or Unsloth wrote it. */
+/* optimizer.pt of torch's AdamW (plain or fused) or of bitsandbytes' 8-bit one, as Trainer or Unsloth wrote
+ * it. */
 #include "checkpoint/state.h"
 #include "checkpoint/torch_file.h"
 #include "checkpoint_internal.h"
+#include "optimizer_bnb.h"
 #include "util/log.h"
 
 #include <inttypes.h>
@@ -26,14 +28,21 @@ static bool is_true(const struct value *dict, const char *key)
     return v && v->kind == VALUE_BOOL && v->boolean;
 }
 
+/* The stored tensor of moment 1 (m) or 2 (v), NULL when there is none. */
+static const struct value *moment_of(const struct value *entry, int moment)
+{
+    if (bnb__is_entry(entry))
+        return bnb__state(entry, moment);
+    return value_get(entry, moment == 1 ? "exp_avg" : "exp_avg_sq");
+}
+
 /* Optimizers known by what they store, for the message. */
 static enum status check_kind(const struct reader *r, const struct value *entry, int64_t id, struct err *err)
 {
     static const struct {
         const char *key, *name;
     } kinds[] = {
-        {"__bnb_optimizer_quant_state__", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
-        {"state1", "a bitsandbytes 8-bit optimizer (adamw_8bit)"},
+        {"max1", "a bitsandbytes 8-bit optimizer without blocks (before 0.38)"},
         {"exp_avg_sq_row", "Adafactor"},
         {"row_var", "Adafactor"},
         {"momentum_buffer", "SGD or Muon"},
@@ -49,14 +58,19 @@ static enum status check_kind(const struct reader *r, const struct value *entry,
         if (value_get(entry, kinds[i].key))
             name = kinds[i].name;
     }
-    bool has_m = value_get(entry, "exp_avg") != NULL, has_v = value_get(entry, "exp_avg_sq") != NULL;
+    const bool is_bnb = bnb__is_entry(entry);
+    const bool has_m = is_bnb ? bnb__state(entry, 1) : value_get(entry, "exp_avg");
+    const bool has_v = is_bnb ? bnb__state(entry, 2) : value_get(entry, "exp_avg_sq");
     if (!name && has_m != has_v)
         name = has_m ? "Lion or another optimizer without exp_avg_sq" : "an optimizer without exp_avg";
+    if (!name && is_bnb && !has_m)
+        name = "a bitsandbytes optimizer without states";
     if (!name && entry->dict.n > 0 && !has_m)
         name = "an unknown optimizer";
     if (!name)
         return ST_OK;
-    err_set(err, ST_INPUT, "\"%s\" is of %s; only torch's AdamW is read", r->path, name);
+    err_set(err, ST_INPUT, "\"%s\" is of %s; only AdamW of torch and the 8-bit one of bitsandbytes are read",
+            r->path, name);
     return err_hint(err, "write the checkpoint with optim=adamw_torch, or start from its adapter with new "
                          "moments");
 }
@@ -161,7 +175,7 @@ static enum status find_entries(struct reader *r, struct err *err)
             continue;
         n_found++;
         TRY(check_kind(r, entry, r->ids[k], err));
-        if (entry->dict.n > 0 && value_get(entry, "exp_avg"))
+        if (moment_of(entry, 1))
             r->values[k] = entry;
     }
     if (n_found != r->state->dict.n)
@@ -181,8 +195,8 @@ static int first_misfit(const struct reader *r)
 {
     for (int k = 0; k < r->n_params; k++) {
         const struct tensor *p = &r->out->params->items[r->order[k]];
-        if (r->values[k] && (!same_shape(value_get(r->values[k], "exp_avg"), p) ||
-                             !same_shape(value_get(r->values[k], "exp_avg_sq"), p)))
+        if (r->values[k] &&
+            (!same_shape(moment_of(r->values[k], 1), p) || !same_shape(moment_of(r->values[k], 2), p)))
             return k;
     }
     return r->n_params;
@@ -229,10 +243,10 @@ static enum status choose_order(struct reader *r, int n_first_group, struct err 
     int k = first_misfit(r);
     if (k == r->n_params)
         return ST_OK;
-    const struct value *m = value_get(r->values[k], "exp_avg");
+    const struct value *m = moment_of(r->values[k], 1);
     char theirs[96], ours[96];
     struct value wanted = {.kind = VALUE_TENSOR, .tensor = r->out->params->items[k]};
-    shape_text(same_shape(m, &wanted.tensor) ? value_get(r->values[k], "exp_avg_sq") : m, theirs);
+    shape_text(same_shape(m, &wanted.tensor) ? moment_of(r->values[k], 2) : m, theirs);
     shape_text(&wanted, ours);
     err_set(err, ST_INPUT, "\"%s\": moments of parameter %d have shape [%s], \"%s\" has [%s]", r->path, k,
             theirs, wanted.tensor.name, ours);
@@ -240,17 +254,19 @@ static enum status choose_order(struct reader *r, int n_first_group, struct err 
 }
 
 /* One moment of one parameter, widened to float32. A value that no run can have would spoil the next step. */
-static enum status read_moment(const struct reader *r, int k, const char *key, bool is_square, float *out,
-                               struct err *err)
+static enum status read_moment(const struct reader *r, int k, int moment, float *out, struct err *err)
 {
-    const struct tensor *t = &value_get(r->values[k], key)->tensor;
+    const struct tensor *t = &moment_of(r->values[k], moment)->tensor;
     const char *name = r->out->params->items[r->order[k]].name;
+    const char *key = moment == 1 ? "exp_avg" : "exp_avg_sq";
     int64_t n = tensor_count(t);
-    if (!dtype_to_f32(t->dtype, t->data, out, (size_t)n))
+    if (bnb__is_entry(r->values[k]))
+        TRY(bnb__read(r->values[k], moment, r->path, name, out, err));
+    else if (!dtype_to_f32(t->dtype, t->data, out, (size_t)n))
         return err_set(err, ST_INPUT, "\"%s\": %s of \"%s\" is %s, not a floating type", r->path, key, name,
                        dtype_name(t->dtype));
     for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(out[i]) || (is_square && out[i] < 0))
+        if (!isfinite(out[i]) || (moment == 2 && out[i] < 0))
             return err_set(err, ST_INPUT, "\"%s\": %s of \"%s\" has the value %g at %" PRId64, r->path, key,
                            name, (double)out[i], i);
     }
@@ -260,6 +276,7 @@ static enum status read_moment(const struct reader *r, int k, const char *key, b
 static enum status read_moments(struct reader *r, float *m, float *v, struct err *err)
 {
     double lowest = INFINITY, highest = 0;
+    int64_t n_dropped = 0, n_quantized = 0;
     for (int k = 0; k < r->n_params; k++) {
         if (!r->values[k])
             continue;
@@ -269,12 +286,22 @@ static enum status read_moments(struct reader *r, float *m, float *v, struct err
             return err_set(err, ST_INPUT, "\"%s\": parameter %d has no usable \"step\"", r->path, k);
         lowest = fmin(lowest, step);
         highest = fmax(highest, step);
-        TRY(read_moment(r, k, "exp_avg", false, m + r->offsets[r->order[k]], err));
-        TRY(read_moment(r, k, "exp_avg_sq", true, v + r->offsets[r->order[k]], err));
+        const int64_t at = r->offsets[r->order[k]];
+        TRY(read_moment(r, k, 1, m + at, err));
+        TRY(read_moment(r, k, 2, v + at, err));
+        if (!bnb__is_entry(r->values[k]))
+            continue;
+        const int64_t n = tensor_count(&r->out->params->items[r->order[k]]);
+        n_dropped += bnb__drop_unscaled(m + at, v + at, n);
+        n_quantized += n;
     }
     if (lowest < highest)
         log_warn("\"%s\": the parameters' steps differ (%.0f to %.0f); %.0f is taken for all", r->path,
                  lowest, highest, highest);
+    if (n_quantized > 0)
+        log_info("\"%s\": moments of bitsandbytes' AdamW, widened to float32; of %" PRId64 " values %" PRId64
+                 " have no second moment left and lose their first",
+                 r->path, n_quantized, n_dropped);
     r->out->step = (int64_t)highest;
     return ST_OK;
 }

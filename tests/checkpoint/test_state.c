@@ -334,8 +334,8 @@ static void optimizer_refusals(void **state)
         enum change change;
         const char *message;
     } cases[] = {
-        {BNB_FLAT, "bitsandbytes 8-bit optimizer"},
-        {BNB_WRAPPED, "bitsandbytes 8-bit optimizer"},
+        {BNB_FLAT, "a bitsandbytes optimizer without states"},
+        {BNB_WRAPPED, "a bitsandbytes optimizer without states"},
         {ADAFACTOR, "Adafactor"},
         {SGD, "SGD"},
         {LION, "Lion"},
