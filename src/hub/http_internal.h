@@ -1,0 +1,35 @@
+/* Shared by the files of the HTTP client. */
+#ifndef SMGPT_HUB_HTTP_INTERNAL_H
+#define SMGPT_HUB_HTTP_INTERNAL_H
+
+#include "hub/http.h"
+#include <curl/curl.h>
+
+#define URL_BYTES 8192
+
+struct http {
+    CURL *curl;
+    char endpoint[1024], origin[512]; /* origin: scheme://host:port, small letters */
+    struct hub_token token;
+    double connect_s, stall_s, pause_s;
+    const atomic_bool *cancel;
+};
+
+/* One try, redirects included. A fault of the line is ST_NET. */
+enum status http__once(struct http *h, const struct http_request *request, struct http_reply *reply,
+                       struct err *err);
+
+bool http__cancelled(const struct http *h);
+
+/* "scheme://host:port" of an absolute URL, default port written out, small letters; false when it is none,
+ * names another scheme than http and https, or carries a user name. */
+bool url__origin(const char *url, char *origin, size_t n_bytes);
+/* `location` as seen from `base` into out [URL_BYTES]; false when it makes no URL. */
+bool url__resolve(const char *base, const char *location, char *out);
+/* Without query and fragment, cut to n_bytes: what may stand in a message. */
+void url__plain(const char *url, char *out, size_t n_bytes);
+
+/* Seconds that the reply asks to wait (Retry-After, RateLimit); < 0: it does not say. */
+double http__asked_pause_s(const struct http_reply *reply);
+
+#endif
