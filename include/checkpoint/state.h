@@ -21,6 +21,7 @@ struct adapter_config {
     int64_t *embed_rows, *head_rows;
     int64_t n_embed_rows, n_head_rows;
     bool modules_to_save_embed, modules_to_save_head;
+    bool ensure_weight_tying; /* read only: one matrix for both */
 };
 void adapter_config_release(struct adapter_config *c);
 enum status adapter_config_read(struct adapter_config *c, const char *dir, struct err *err);
@@ -32,6 +33,9 @@ struct optimizer_state {
     int64_t step;
     const struct tensor_list *params;  /* shapes and order; the data is not used */
     const float *exp_avg, *exp_avg_sq; /* flat, concatenated in that order (writing) */
+    /* Reading: whole matrices of whole_rows rows may stand in the file for parameters of embed_tokens and
+     * lm_head, which are their rows from first_row on; other rows must have no moments. 0: none may. */
+    int64_t whole_rows, first_row;
 };
 /* As torch 2.13's AdamW under Trainer: two groups, the second empty; exp_avg and exp_avg_sq float32. */
 enum status optimizer_write(const char *path, const struct optimizer_state *s, struct err *err);

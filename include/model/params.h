@@ -31,7 +31,9 @@ struct params {
     int32_t n_items;
     int64_t n_values;
     int32_t index_rows, index_head_rows; /* into items; -1 if absent */
-    int32_t (*index_lora)[N_PROJ];       /* [L][N_PROJ] item of A (B follows); -1 */
+    /* The base's rows in host memory, borrowed; NULL where files with whole matrices need not be read. */
+    const struct weight *base_embed, *base_head;
+    int32_t (*index_lora)[N_PROJ]; /* [L][N_PROJ] item of A (B follows); -1 */
 };
 
 /* new_first/n_new: from the pack. ST_USAGE for a rank below 1 or no target. */

@@ -14,7 +14,8 @@ void adapter_row_ids(const struct params *p, int64_t *embed, int64_t *head);
  * where that file is missing. Every tensor of p must be there with its shape, in any floating type; ST_INPUT
  * names the one that is not, any tensor that p has no place for, and ids that are not p's. Left aside are
  * what PEFT stores besides when it had to grow the base: base_layer matrices, and the head's copy of tied
- * rows when it is equal. Not collective. */
+ * rows when it is equal. New rows may also stand in whole matrices (modules_to_save) when p knows the base:
+ * ST_INPUT unless their other rows are the base's. Not collective. */
 enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err);
 
 /* The same from a .safetensors file that holds tensors of those names, such as their gradients, in the order

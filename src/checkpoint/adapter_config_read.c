@@ -329,6 +329,7 @@ static enum status read_numbers(const json_t *o, const char *path, struct adapte
     TRY(json_get_double(o, path, "lora_alpha", true, 8, &c->alpha, err));
     TRY(json_get_double(o, path, "lora_dropout", true, 0, &c->dropout, err));
     TRY(json_get_bool(o, path, "use_rslora", true, false, &c->use_rslora, err));
+    TRY(json_get_bool(o, path, "ensure_weight_tying", true, false, &c->ensure_weight_tying, err));
     TRY(json_get_string(o, path, "base_model_name_or_path", true, "", &base, err));
     c->r = (int32_t)r;
     if (!(c->dropout >= 0 && c->dropout < 1))

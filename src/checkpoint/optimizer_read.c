@@ -184,8 +184,22 @@ static enum status find_entries(struct reader *r, struct err *err)
     return ST_OK;
 }
 
-static bool same_shape(const struct value *v, const struct tensor *p)
+static bool is_embedding(const struct tensor *p)
 {
+    return strstr(p->name, "embed_tokens.") || strstr(p->name, "lm_head.");
+}
+
+/* Whether the file has a whole matrix where we have rows of it. */
+static bool is_whole(const struct reader *r, const struct tensor *t, const struct tensor *p)
+{
+    return r->out->whole_rows > 0 && is_embedding(p) && t->n_dims == 2 && t->dims[0] == r->out->whole_rows &&
+           t->dims[1] == p->dims[1] && t->dims[0] != p->dims[0];
+}
+
+static bool same_shape(const struct reader *r, const struct value *v, const struct tensor *p)
+{
+    if (v && v->kind == VALUE_TENSOR && is_whole(r, &v->tensor, p))
+        return true;
     return v && v->kind == VALUE_TENSOR && v->tensor.n_dims == p->n_dims &&
            memcmp(v->tensor.dims, p->dims, (size_t)p->n_dims * sizeof *p->dims) == 0;
 }
@@ -196,15 +210,10 @@ static int first_misfit(const struct reader *r)
     for (int k = 0; k < r->n_params; k++) {
         const struct tensor *p = &r->out->params->items[r->order[k]];
         if (r->values[k] &&
-            (!same_shape(moment_of(r->values[k], 1), p) || !same_shape(moment_of(r->values[k], 2), p)))
+            (!same_shape(r, moment_of(r->values[k], 1), p) || !same_shape(r, moment_of(r->values[k], 2), p)))
             return k;
     }
     return r->n_params;
-}
-
-static bool is_embedding(const struct tensor *p)
-{
-    return strstr(p->name, "embed_tokens.") || strstr(p->name, "lm_head.");
 }
 
 /* Unsloth with an embedding learning rate: LoRA in the first group, rows of embedding and head in the second.
@@ -246,7 +255,7 @@ static enum status choose_order(struct reader *r, int n_first_group, struct err 
     const struct value *m = moment_of(r->values[k], 1);
     char theirs[96], ours[96];
     struct value wanted = {.kind = VALUE_TENSOR, .tensor = r->out->params->items[k]};
-    shape_text(same_shape(m, &wanted.tensor) ? moment_of(r->values[k], 2) : m, theirs);
+    shape_text(same_shape(r, m, &wanted.tensor) ? moment_of(r->values[k], 2) : m, theirs);
     shape_text(&wanted, ours);
     err_set(err, ST_INPUT, "\"%s\": moments of parameter %d have shape [%s], \"%s\" has [%s]", r->path, k,
             theirs, wanted.tensor.name, ours);
@@ -254,7 +263,7 @@ static enum status choose_order(struct reader *r, int n_first_group, struct err 
 }
 
 /* One moment of one parameter, widened to float32. A value that no run can have would spoil the next step. */
-static enum status read_moment(const struct reader *r, int k, int moment, float *out, struct err *err)
+static enum status widen(const struct reader *r, int k, int moment, float *out, struct err *err)
 {
     const struct tensor *t = &moment_of(r->values[k], moment)->tensor;
     const char *name = r->out->params->items[r->order[k]].name;
@@ -271,6 +280,41 @@ static enum status read_moment(const struct reader *r, int k, int moment, float 
                            name, (double)out[i], i);
     }
     return ST_OK;
+}
+
+/* Our rows of a whole matrix. A moment in another row would move that row in the next step there, not here.
+ */
+static enum status take_rows(const struct reader *r, int k, const float *all, float *out, struct err *err)
+{
+    const struct tensor *p = &r->out->params->items[r->order[k]];
+    const int64_t first = r->out->first_row * p->dims[1], n = tensor_count(p);
+    const int64_t n_all = r->out->whole_rows * p->dims[1];
+    for (int64_t i = 0; i < n_all; i++)
+        if ((i < first || i >= first + n) && all[i] != 0) {
+            err_set(err, ST_INPUT,
+                    "\"%s\": the whole matrix in place of \"%s\" has a moment in row %" PRId64
+                    ", which is not a new one",
+                    r->path, p->name, i / p->dims[1]);
+            return err_hint(err, "rows other than the new ones were being trained there");
+        }
+    memcpy(out, all + first, (size_t)n * sizeof *out);
+    return ST_OK;
+}
+
+static enum status read_moment(const struct reader *r, int k, int moment, float *out, struct err *err)
+{
+    const struct tensor *t = &moment_of(r->values[k], moment)->tensor;
+    if (!is_whole(r, t, &r->out->params->items[r->order[k]]))
+        return widen(r, k, moment, out, err);
+    const size_t n_bytes = (size_t)tensor_count(t) * sizeof(float);
+    float *all = malloc(n_bytes + 1);
+    if (!all)
+        return err_memory(err, "moments of a whole matrix", n_bytes);
+    enum status st = widen(r, k, moment, all, err);
+    if (st == ST_OK)
+        st = take_rows(r, k, all, out, err);
+    free(all);
+    return st;
 }
 
 static enum status read_moments(struct reader *r, float *m, float *v, struct err *err)

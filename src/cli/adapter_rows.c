@@ -32,6 +32,17 @@ enum status rows_from_adapter(struct adapter_rows *out, const struct adapter_con
 {
     int64_t head_first = 0;
     *out = (struct adapter_rows){0};
+    /* With one matrix for both PEFT lists the embedding alone. */
+    const bool one = tied && c->ensure_weight_tying && c->modules_to_save_embed;
+    if (c->modules_to_save_embed != c->modules_to_save_head && !one) {
+        err_set(err, ST_INPUT, "%s: modules_to_save has %s alone", dir,
+                c->modules_to_save_head ? "lm_head" : "embed_tokens");
+        return err_hint(err, "train both, embed_tokens and lm_head");
+    }
+    if (c->modules_to_save_embed) {
+        out->apart = !one;
+        return ST_OK;
+    }
     if (c->n_embed_rows == 0 && c->n_head_rows == 0)
         return ST_OK;
     if (c->n_embed_rows == 0 || (c->n_head_rows == 0 && !tied)) {

@@ -141,6 +141,8 @@ enum status assembly_params(struct assembly *s, const struct lora_config *lora, 
                             int64_t n_new, bool untied_rows, int64_t max_tokens, struct err *err)
 {
     TRY(params_init(&s->params, &s->arch, lora, new_first, n_new, untied_rows, err));
+    s->params.base_embed = &s->weights.embed;
+    s->params.base_head = &s->weights.head;
     size_t bytes = (size_t)s->params.n_values * sizeof *s->values;
     s->values = s->ops->alloc(s->dev, bytes ? bytes : sizeof *s->values);
     if (!s->values)
@@ -205,6 +207,11 @@ static enum status open_adapter(struct assembly *s, const char *dir, struct err 
     enum status st = lora_from_adapter(&lora, &c, err);
     if (st == ST_OK)
         st = rows_from_adapter(&rows, &c, s->arch.tied, dir, err);
+    if (st == ST_OK && c.modules_to_save_embed)
+        st = err_set(err, ST_INPUT,
+                     "%s: modules_to_save has whole matrices and does not say which rows are new; only "
+                     "training, where the data say it, reads them",
+                     dir);
     adapter_config_release(&c);
     TRY(st);
     TRY(assembly_params(s, &lora, rows.n ? rows.first : s->arch.n_embed_rows, rows.n, rows.apart, 0, err));

@@ -70,6 +70,14 @@ static enum status check_tied_copy(const struct params *p, const struct tensor *
     return st;
 }
 
+/* Whole matrices take the place of tensors of rows; beside them they would be a second answer. */
+static bool is_whole(const struct params *p, const struct tensor_list *list, const char *name)
+{
+    if (p->index_rows < 0 || tensor_list_find(list, p->items[p->index_rows].name) != NULL)
+        return false;
+    return strcmp(name, WHOLE_EMBED) == 0 || strcmp(name, WHOLE_HEAD) == 0 || whole__is_copy(name);
+}
+
 static enum status check_extra(const struct params *p, const struct tensor *t, const char *file,
                                const float *values, struct err *err)
 {
@@ -86,6 +94,14 @@ static enum status list_take(const struct params *p, const struct tensor_list *l
 {
     for (int32_t i = 0; i < p->n_items; i++) {
         const struct tensor *t = tensor_list_find(list, p->items[i].name);
+        const char *name = t == NULL ? whole__name(p, i) : NULL;
+        const struct tensor *whole = name != NULL ? tensor_list_find(list, name) : NULL;
+        if (whole != NULL) {
+            TRY(whole__take(p, i, whole, file, values + p->items[i].offset, err));
+            if (i == p->index_rows)
+                TRY(whole__check_tied(p, whole, tensor_list_find(list, WHOLE_HEAD), file, err));
+            continue;
+        }
         if (t == NULL) {
             err_set(err, ST_INPUT, "%s: tensor \"%s\" is missing", file, p->items[i].name);
             return err_hint(err, "set lora_targets and new_rows as the adapter was made");
@@ -93,7 +109,8 @@ static enum status list_take(const struct params *p, const struct tensor_list *l
         TRY(tensor_take(&p->items[i], t, file, values + p->items[i].offset, err));
     }
     for (int i = 0; i < list->n_items; i++)
-        TRY(check_extra(p, &list->items[i], file, values, err));
+        if (!is_whole(p, list, list->items[i].name))
+            TRY(check_extra(p, &list->items[i], file, values, err));
     return ST_OK;
 }
 

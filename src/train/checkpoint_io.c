@@ -345,7 +345,8 @@ static enum status read_optimizer(const char *dir, const struct trainer *t, int6
     char path[PATH_BYTES];
     struct tensor_list list = TENSOR_LIST_INIT;
     struct row_order order = {0};
-    struct optimizer_state s = {.params = &list};
+    struct optimizer_state s = {
+        .params = &list, .whole_rows = whole__rows(t->c->params), .first_row = t->c->params->new_first};
     enum status st = path_join(path, dir, "optimizer.pt", err);
     if (st == ST_OK)
         st = params_tensors(t->c->params, x->values, &list, err);

@@ -134,6 +134,22 @@ enum status order__read(struct row_order *o, const char *dir, const struct param
 /* Turns a flat vector from the file's order into ours, in place. */
 enum status order__apply(const struct row_order *o, const struct params *p, float *values, struct err *err);
 
+/* ---- whole_rows.c: new rows out of whole matrices (modules_to_save) ---- */
+#define WHOLE_EMBED "base_model.model.model.embed_tokens.weight"
+#define WHOLE_HEAD  "base_model.model.lm_head.weight"
+/* The tensor that holds an item of new rows as a whole matrix; NULL for other items. */
+const char *whole__name(const struct params *p, int32_t item);
+/* Rows that such a matrix must have; 0 when the base is not at hand. */
+int64_t whole__rows(const struct params *p);
+/* The item's rows into out; ST_INPUT unless all other rows are the base's. */
+enum status whole__take(const struct params *p, int32_t item, const struct tensor *t, const char *file,
+                        float *out, struct err *err);
+/* Where one parameter serves both ends: ST_INPUT unless the head's matrix is there and equal. */
+enum status whole__check_tied(const struct params *p, const struct tensor *embed, const struct tensor *head,
+                              const char *file, struct err *err);
+/* Second copies that PEFT writes of such modules when the base was grown. */
+bool whole__is_copy(const char *name);
+
 /* ---- checkpoint_io.c ---- */
 /* Rank 0. */
 enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err);

@@ -211,10 +211,49 @@ static void test_bad(void **state)
     }
 }
 
+/* The file's matrix stands for its rows 10 to 14, which are what is trained here. */
+static void test_whole(void **state)
+{
+    static float m[N], v[N];
+    struct scratch dir;
+    struct tensor_list params = TENSOR_LIST_INIT;
+    struct err err = ERR_INIT;
+    uint8_t kept[2][LARGE];
+    memcpy(kept, codes, sizeof kept);
+    for (int i = 0; i < LARGE; i++)
+        if (i < 10 * COLS || i >= 15 * COLS) {
+            codes[0][i] = 127;
+            codes[1][i] = 0;
+        }
+    scratch_open(&dir);
+    assert_int_equal(
+        tensor_list_add(&params, "m.embed_tokens.rows", DT_F32, 2, (int64_t[]){5, COLS}, NULL, &err), ST_OK);
+    assert_int_equal(tensor_list_add(&params, "small", DT_F32, 2, small_dims, NULL, &err), ST_OK);
+    struct optimizer_state s = {.params = &params, .whole_rows = ROWS, .first_row = 10};
+    const char *path = scratch_path(&dir, "optimizer.pt");
+    put_file(path, WRAPPED);
+    assert_int_equal(optimizer_read(path, &s, m, v, &err), ST_OK);
+    for (int i = 0; i < 5 * COLS; i++)
+        assert_true(v[i] == tables[1][codes[1][10 * COLS + i]] * scales[1][(10 * COLS + i) / 256]);
+    assert_memory_equal(v + 5 * COLS, small[1], sizeof small[1]);
+    codes[0][15 * COLS] = 128; /* the row behind them was being trained too */
+    put_file(path, WRAPPED);
+    assert_int_equal(optimizer_read(path, &s, m, v, &err), ST_INPUT);
+    assert_non_null(strstr(err.what, "has a moment in row 15, which is not a new one"));
+    struct err again = ERR_INIT;
+    s.whole_rows = 0;
+    assert_int_equal(optimizer_read(path, &s, m, v, &again), ST_INPUT);
+    assert_non_null(strstr(again.what, "have shape [65,64]"));
+    memcpy(codes, kept, sizeof kept);
+    tensor_list_release(&params);
+    scratch_close(&dir);
+}
+
 int main(void)
 {
     log_set_level(LOG_WARN);
     fill();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad),
+                                       cmocka_unit_test(test_whole)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
