@@ -29,6 +29,7 @@ struct train_options {
     double deadline_s;       /* clock_s at which to save and stop; 0: none */
     bool resume;             /* go on from resume_dir, or the newest checkpoint when that is empty */
     char resume_dir[PATH_BYTES];
+    bool accept_changes;  /* go on although options, rows or base model are not the checkpoint's */
     json_t *options_json; /* options that change the curve, for smgpt_state.json; borrowed */
 };
 

@@ -71,6 +71,7 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .save_steps = o->save_steps,
                                 .keep_checkpoints = (int32_t)o->keep_checkpoints,
                                 .max_pack_tokens = STAGE_PACK_TOKENS,
+                                .accept_changes = o->accept_changes,
                                 .resume = r->request->resume != RESUME_NONE};
     if (!schedule_by_name(o->schedule, &t->schedule))
         return err_set(err, ST_USAGE, "schedule '%s' is unknown", o->schedule);

@@ -240,28 +240,52 @@ static char *option_text(const json_t *v)
     return json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
 }
 
-/* The first option, in the table's order, that both sides have and that differs. */
-static enum status compare_options(const struct run_state *s, const json_t *ours, struct err *err)
+/* A difference to what the checkpoint was trained with: the end, unless the user has said to go on. */
+static enum status differs(const struct trainer *t, const struct err *found, struct err *err)
+{
+    if (!t->o->accept_changes) {
+        *err = *found;
+        return err->status;
+    }
+    log_warn("accept_changes: %s; the run goes on, along another curve", found->what);
+    return ST_OK;
+}
+
+/* The first option, in the table's order, that both sides have and that differs; all of them when they are
+ * accepted. */
+static enum status compare_options(const struct run_state *s, const struct trainer *t, struct err *err)
 {
     const char *key;
     json_t *mine;
-    char *a = NULL, *b = NULL;
-    json_object_foreach((json_t *)ours, key, mine)
+    json_object_foreach(t->o->options_json, key, mine)
     {
         const json_t *theirs = json_object_get(s->options, key);
         if (theirs == NULL || same_value(mine, theirs))
             continue;
-        a = option_text(mine);
-        b = option_text(theirs);
-        err_set(err, ST_USAGE, "option %s is %s, but the checkpoint was trained with %s", key,
+        struct err found = ERR_INIT;
+        char *a = option_text(mine), *b = option_text(theirs);
+        err_set(&found, ST_USAGE, "option %s is %s, but the checkpoint was trained with %s", key,
                 a != NULL ? a : "?", b != NULL ? b : "?");
-        err_hint(err, "set %s=%s to go on along the same curve, or start anew with --resume none", key,
-                 b != NULL ? b : "?");
+        err_hint(&found,
+                 "set %s=%s to go on along the same curve, accept_changes=true to go on along another, or "
+                 "start anew with --resume none",
+                 key, b != NULL ? b : "?");
         free(a);
         free(b);
-        return ST_USAGE;
+        TRY(differs(t, &found, err));
     }
     return ST_OK;
+}
+
+static enum status compare_hash(const struct trainer *t, const char *what, const char *theirs,
+                                const char *ours, const char *hint, struct err *err)
+{
+    struct err found = ERR_INIT;
+    if (strcmp(theirs, ours) == 0)
+        return ST_OK;
+    err_set(&found, ST_USAGE, "the checkpoint was trained on %s %.12s, now %.12s", what, theirs, ours);
+    err_hint(&found, "%s, accept_changes=true to go on all the same, or start anew with --resume none", hint);
+    return differs(t, &found, err);
 }
 
 static enum status compare_run(const struct run_state *s, const struct trainer *t, struct err *err)
@@ -269,28 +293,23 @@ static enum status compare_run(const struct run_state *s, const struct trainer *
     const struct train_context *c = t->c;
     char hex[SHA256_HEX_BYTES];
     json_t *none = json_object();
-    const json_t *ours = t->o->options_json != NULL ? t->o->options_json : none;
-    enum status st = options_hash(ours, hex, err);
-    if (st == ST_OK && s->stage != t->o->stage)
-        st = err_set(err, ST_USAGE, "the checkpoint is of stage %d, not of stage %d", s->stage, t->o->stage);
-    if (st == ST_OK && strcmp(hex, s->options_sha256) != 0) {
-        st = compare_options(s, ours, err);
-        if (st == ST_OK)
+    enum status st = options_hash(t->o->options_json != NULL ? t->o->options_json : none, hex, err);
+    json_decref(none);
+    TRY(st);
+    if (s->stage != t->o->stage)
+        return err_set(err, ST_USAGE, "the checkpoint is of stage %d, not of stage %d", s->stage,
+                       t->o->stage);
+    if (strcmp(hex, s->options_sha256) != 0) {
+        TRY(compare_options(s, t, err));
+        if (!t->o->accept_changes)
             log_warn("the checkpoint knows other options than this version; those that both know are equal");
     }
-    if (st == ST_OK && strcmp(s->pack_sha256, c->pack_info.sha256) != 0) {
-        st = err_set(err, ST_USAGE, "the checkpoint was trained on other rows: pack %.12s, now %.12s",
-                     s->pack_sha256, c->pack_info.sha256);
-        err_hint(err,
-                 "give the data set and options of the pack as they were, or start anew with --resume none");
-    }
-    if (st == ST_OK && s->model_sha256[0] != '\0' && strcmp(s->model_sha256, c->model_sha256) != 0) {
-        st = err_set(err, ST_USAGE, "the checkpoint was trained on another base model: %.12s, now %.12s",
-                     s->model_sha256, c->model_sha256);
-        err_hint(err, "set model as it was, or start anew with --resume none");
-    }
-    json_decref(none);
-    return st;
+    TRY(compare_hash(t, "other rows: pack", s->pack_sha256, c->pack_info.sha256,
+                     "give the data set and options of the pack as they were", err));
+    if (s->model_sha256[0] == '\0')
+        return ST_OK;
+    return compare_hash(t, "another base model:", s->model_sha256, c->model_sha256, "set model as it was",
+                        err);
 }
 
 /* Another instruction set rounds otherwise: the run goes on, but no longer to the bits of one without a

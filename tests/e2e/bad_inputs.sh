@@ -121,6 +121,14 @@ changed 'option virtual_shards is 6, but the checkpoint was trained with 8' "${m
 changed 'the checkpoint was trained on another base model: [0-9a-f]{12}, now [0-9a-f]{12}' --set model=model-other
 sed '3d' "$data" >fewer.json
 changed 'the checkpoint was trained on other rows: pack [0-9a-f]{12}, now [0-9a-f]{12}' "${model[@]}" --set data_json=fewer.json
+says 'hint: .*accept_changes=true'
+# Told to, it goes on, and names every difference.
+cp -r before accepted
+expect 0 3 accepted "${model[@]}" --set data_json=fewer.json --set lr=2e-5 --set max_steps=6 --set accept_changes=true
+says 'warning: accept_changes: option lr is 2e-5, but the checkpoint was trained with 1e-5; the run goes on'
+says 'warning: accept_changes: option max_steps is 6, but'
+says 'warning: accept_changes: the checkpoint was trained on other rows: pack'
+[ -s accepted/stage1_mlm/checkpoint-6/optimizer.pt ] || fail "not gone on to step 6"
 expect 3 1 before "${model[@]}" --resume nowhere
 says "nowhere"
 expect 0 3 before "${model[@]}"
