@@ -73,6 +73,24 @@ static enum status take_list(int64_t *rows, const int64_t *ids, int64_t n, const
     return st;
 }
 
+/* What the tensors' names and shapes do not show, and what would change what they mean. */
+static enum status check_scaling(const struct adapter_config *c, const struct params *p, const char *dir,
+                                 struct err *err)
+{
+    enum status st = ST_OK;
+    if (p->lora.r < 1)
+        return ST_OK;
+    if (c->alpha != p->lora.alpha) {
+        st = err_set(err, ST_INPUT, "%s: lora_alpha is %g, here it is %g", dir, c->alpha, p->lora.alpha);
+        err_hint(err, "set lora_alpha as the adapter was made");
+    } else if (c->use_rslora != p->lora.use_rslora) {
+        st = err_set(err, ST_INPUT, "%s: use_rslora is %s, here it is %s", dir,
+                     c->use_rslora ? "true" : "false", p->lora.use_rslora ? "true" : "false");
+        err_hint(err, "set init_adapter to that directory: its scaling is taken over");
+    }
+    return st;
+}
+
 enum status order__read(struct row_order *o, const char *dir, const struct params *p, struct err *err)
 {
     char path[PATH_BYTES];
@@ -82,6 +100,8 @@ enum status order__read(struct row_order *o, const char *dir, const struct param
     for (int64_t i = 0; i < p->n_new; i++)
         o->embed[i] = o->head[i] = i;
     enum status st = file_exists(path) ? adapter_config_read(&c, dir, err) : ST_OK;
+    if (st == ST_OK && c.r > 0)
+        st = check_scaling(&c, p, dir, err);
     if (st == ST_OK && c.n_embed_rows > 0 && p->index_rows >= 0)
         st = take_list(o->embed, c.embed_rows, c.n_embed_rows, p, dir, "embed_tokens", err);
     if (st == ST_OK && c.n_head_rows > 0 && p->index_head_rows >= 0)

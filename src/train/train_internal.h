@@ -129,7 +129,7 @@ struct row_order {
     int64_t *embed, *head; /* [n_new] which of our rows the file's row k is */
 };
 void order__release(struct row_order *o);
-/* That of a directory; ST_INPUT when its lists have other ids than p. */
+/* That of a directory; ST_INPUT when its lists have other ids than p, or LoRA is scaled otherwise. */
 enum status order__read(struct row_order *o, const char *dir, const struct params *p, struct err *err);
 /* Turns a flat vector from the file's order into ours, in place. */
 enum status order__apply(const struct row_order *o, const struct params *p, float *values, struct err *err);
