@@ -64,6 +64,8 @@ grep -q hf_abcdef err && fail "the token is repeated"
 run 2 train --set optim=adamw_8bit; says "optim adamw_8bit is not built yet"
 run 2 train --set work_dir="{data_dir}"; says "cannot stand here"
 run 2 train --config none.json; says "none.json"
+# the preset is read: what it lacks is the data
+run 3 train --config "$repo/configs/signmotiongpt.json" --dry-run; says "data/motion_llm_dataset.json' does not exist"
 run 2 train --config; says "--config needs a value"
 run 2 pack --set pack=x.h5 --out o; says "makes packs from data_json"
 

@@ -1,5 +1,6 @@
 /* The adapter file by name, shape and type: what is taken, what is left aside, what is refused. */
 #include "checkpoint/safetensors.h"
+#include "checkpoint/state.h"
 #include "support/scratch.h"
 #include "train/adapter.h"
 #include "util/file.h"
@@ -262,6 +263,33 @@ static void test_refused(void **state)
     scratch_close(&s);
 }
 
+/* The scaling is in the config alone: names and shapes of the tensors do not show it. */
+static void test_scaling(void **state)
+{
+    struct scratch s;
+    struct params p = params;
+    float back[N];
+    p.lora = (struct lora_config){.r = 2, .alpha = 8};
+    scratch_open(&s);
+    for (int k = 0; k < 3; k++) {
+        struct err err = ERR_INIT;
+        const struct adapter_config c = {.base_model = "base",
+                                         .r = 2,
+                                         .alpha = k == 1 ? 16 : 8,
+                                         .use_rslora = k == 2,
+                                         .targets = {"q_proj"},
+                                         .n_targets = 1};
+        assert_int_equal(adapter_config_write(&c, s.dir, &err), ST_OK);
+        assert_int_equal(adapter_write(scratch_path(&s, "adapter_model.safetensors"), &p, numbers, &err),
+                         ST_OK);
+        assert_int_equal(adapter_read(s.dir, &p, back, &err), k == 0 ? ST_OK : ST_INPUT);
+        if (k > 0)
+            assert_non_null(strstr(err.what, k == 1 ? "lora_alpha is 16, here it is 8"
+                                                    : "use_rslora is true, here it is false"));
+    }
+    scratch_close(&s);
+}
+
 int main(void)
 {
     for (int i = 0; i < 64; i++)
@@ -269,13 +297,10 @@ int main(void)
     memcpy(apart_items, items, sizeof items);
     apart_items[3] = (struct param){.name = HEAD, .rows = 3, .cols = 4, .offset = N};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order_of_rows),
-        cmocka_unit_test(test_order_refused),
-        cmocka_unit_test(test_apart_on_tied_base),
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_bfloat16),
-        cmocka_unit_test(test_grown_base),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_order_of_rows),      cmocka_unit_test(test_order_refused),
+        cmocka_unit_test(test_apart_on_tied_base), cmocka_unit_test(test_scaling),
+        cmocka_unit_test(test_there_and_back),     cmocka_unit_test(test_bfloat16),
+        cmocka_unit_test(test_grown_base),         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
