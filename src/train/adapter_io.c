@@ -3,6 +3,7 @@
 #include "train/adapter.h"
 #include "train_internal.h"
 #include "util/file.h"
+#include "util/log.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,8 @@ enum status adapter_read_file(const char *path, const char *dir, const struct pa
 {
     struct row_order order;
     TRY(order__read(&order, dir, p, err));
+    if (order.dropout > 0)
+        log_warn("%s was trained with lora_dropout %g, which is not applied here", dir, order.dropout);
     const bool bin = ends_with(path, ".bin");
     enum status st = bin ? read_bin(path, p, values, err) : read_safetensors(path, p, values, err);
     if (st == ST_OK)

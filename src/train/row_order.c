@@ -100,6 +100,7 @@ enum status order__read(struct row_order *o, const char *dir, const struct param
     for (int64_t i = 0; i < p->n_new; i++)
         o->embed[i] = o->head[i] = i;
     enum status st = file_exists(path) ? adapter_config_read(&c, dir, err) : ST_OK;
+    o->dropout = c.dropout;
     if (st == ST_OK && c.r > 0)
         st = check_scaling(&c, p, dir, err);
     if (st == ST_OK && c.n_embed_rows > 0 && p->index_rows >= 0)

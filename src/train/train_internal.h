@@ -127,6 +127,7 @@ bool order__is_flipped(const struct params *p);
 void order__flip(const struct params *p, float *values);
 struct row_order {
     int64_t *embed, *head; /* [n_new] which of our rows the file's row k is */
+    double dropout;        /* of LoRA, by that directory's config */
 };
 void order__release(struct row_order *o);
 /* That of a directory; ST_INPUT when its lists have other ids than p, or LoRA is scaled otherwise. */
