@@ -1,0 +1,93 @@
+/* A push, in rounds: look at what the Hub has, send what it lacks, commit. A fault that a single call cannot
+ * mend ends the round, and the next one begins with a new look: so nothing is sent twice, and no commit is
+ * repeated blindly. */
+#include "http_internal.h"
+#include "push_internal.h"
+#include "util/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_ROUNDS 8
+
+enum status push__check(struct push *p, const struct http_reply *reply, const char *what, struct err *err)
+{
+    char where[HUB_REPO_BYTES + 64];
+    snprintf(where, sizeof where, "%s (%s)", what, p->request->repo);
+    int s = reply->status;
+    p->again = s != 401 && s != 403 && s != 404;
+    return http_check(p->http, reply, where, err);
+}
+
+static void mark_needed(struct push *p, const struct hub_tree *tree)
+{
+    for (size_t i = 0; i < p->n_files; i++) {
+        struct push_file *f = &p->files[i];
+        const struct hub_file *there = hub_tree_find(tree, f->path);
+        f->needed = !there || there->n_bytes != f->n_bytes ||
+                    strcmp(there->oid, there->is_lfs ? f->sha256 : f->sha1) != 0;
+    }
+}
+
+static enum status round_once(struct push *p, struct err *err)
+{
+    struct hub_tree tree;
+    size_t n_lines = 0;
+    bool missing = false;
+    p->again = false;
+    enum status st = hub_tree_read(p->http, p->request->repo, p->request->revision, &tree, &missing, err);
+    if (st != ST_OK) {
+        p->again = st == ST_NET && !missing;
+        return st;
+    }
+    mark_needed(p, &tree);
+    st = push__ask_modes(p, err);
+    if (st == ST_OK)
+        st = push__upload(p, err);
+    memcpy(p->result->commit, tree.commit, SHA1_HEX_BYTES);
+    if (st == ST_OK)
+        st = push__commit(p, &tree, &n_lines, err);
+    /* Nothing to do in a later round: the commit of the round before, whose answer was lost, went through. */
+    if (st == ST_OK && n_lines == 0)
+        p->result->unchanged = p->result->n_rounds == 1;
+    hub_tree_release(&tree);
+    return st;
+}
+
+static enum status wait_before(struct push *p, struct err *err)
+{
+    double s = p->http->pause_s * p->result->n_rounds, end = clock_s() + s;
+    while (clock_s() < end) {
+        if (http__cancelled(p->http))
+            return err_set(err, ST_STOPPED, "the push to %s was given up", p->request->repo);
+        clock_sleep_s(s < 0.2 ? s : 0.2);
+    }
+    return ST_OK;
+}
+
+enum status hub_push(struct http *h, const struct push_request *request, struct push_result *result,
+                     struct err *err)
+{
+    struct push_request own = *request;
+    struct push p = {.http = h, .request = &own, .result = result};
+    memset(result, 0, sizeof *result);
+    if (!own.revision)
+        own.revision = "main";
+    enum status st = push__collect(&p, err);
+    while (st == ST_OK) {
+        struct err fault = ERR_INIT;
+        result->n_rounds++;
+        st = round_once(&p, &fault);
+        if (st == ST_OK)
+            break;
+        if (st != ST_NET || !p.again || result->n_rounds == MAX_ROUNDS) {
+            err_set(err, st, "%s", fault.what);
+            if (fault.hint[0])
+                err_hint(err, "%s", fault.hint);
+            break;
+        }
+        st = wait_before(&p, err);
+    }
+    push__release(&p);
+    return st;
+}
