@@ -5,13 +5,12 @@
 #include "hub/api.h"
 
 struct push_request {
-    const char *repo;     /* "owner/name"; it exists */
-    const char *revision; /* NULL: "main" */
-    const char *dir;      /* its regular files go up, those of sub-directories too; links are left alone */
-    const char *folder;   /* where they go: "checkpoint-10"; "" is the root. In a folder what is there and not
-                             in dir   is deleted; at the root nothing is */
-    const char *card;     /* NULL, or text for README.md at the root, in the same commit */
-    const char *summary;  /* first line of the commit's message */
+    const char *repo;    /* "owner/name"; it exists */
+    const char *dir;     /* its regular files go up, those of sub-directories too; links are left alone */
+    const char *folder;  /* where they go: "checkpoint-10"; "" is the root. In a folder what is there and not
+                            in dir   is deleted; at the root nothing is */
+    const char *card;    /* NULL, or text for README.md at the root, in the same commit */
+    const char *summary; /* first line of the commit's message */
     int keep; /* > 0: of the folders checkpoint-<step>, those of ours (they hold smgpt_state.json) that are
                  not among the newest `keep` are deleted in the same commit; this one never is */
     /* NULL, or told of the bytes that are up, of all that have to go. */

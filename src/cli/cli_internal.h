@@ -13,6 +13,7 @@ int cmd_generate(int argc, char **argv);
 int cmd_complete(int argc, char **argv);
 int cmd_loss(int argc, char **argv);
 int cmd_export(int argc, char **argv);
+int cmd_hub(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

@@ -92,6 +92,19 @@ static const char export_help[] =
     "  --model_path  stage output, checkpoint or PEFT adapter\n"
     "  --merged      directory to write\n" OPTIONS_HELP;
 
+static const char hub_help[] =
+    "usage: smgpt-dist hub whoami\n"
+    "       smgpt-dist hub push DIR [--repo OWNER/NAME] [--folder NAME]\n"
+    "\n"
+    "whoami  name of the token's owner, on stdout\n"
+    "push    the files of DIR in one commit; the repository is made, private, if it is not there. Again is "
+    "safe: only\n"
+    "        what the Hub lacks is sent. Of a checkpoint's repository the two newest are kept\n"
+    "  --repo    the repository (else that of the checkpoint's stage: options hub_repo_s1..3, hf_user)\n"
+    "  --folder  folder in the repository, \"\" for its root (else the name of DIR)\n"
+    "The token comes from HF_TOKEN, HUGGINGFACE_HUB_TOKEN, HUGGING_FACE_HUB_TOKEN or the token file of\n"
+    "huggingface_hub; HF_ENDPOINT is another Hub than the public one.\n" OPTIONS_HELP;
+
 static const char verify_help[] =
     "usage: smgpt-dist verify --against DIR [--json FILE]\n"
     "       smgpt-dist verify --resume CHECKPOINT [--steps K]\n"
@@ -113,7 +126,7 @@ const struct command cli_commands[] = {
     {"eval", NULL, "metrics on a data set", ""},
     {"tokenize", cmd_tokenize, "texts to ids and back", tokenize_help},
     {"loss", cmd_loss, "loss of each row of a pack", loss_help},
-    {"hub", NULL, "the Hugging Face Hub: push, pull, sync", ""},
+    {"hub", cmd_hub, "the Hugging Face Hub: whoami, push", hub_help},
     {"init-model", cmd_init_model, "a small model with random weights", init_model_help},
     {"export", cmd_export, "a plain model directory with the adapter merged in", export_help},
     {"plan", NULL, "memory and time of a run before it starts", ""},

@@ -14,8 +14,10 @@ enum status push__check(struct push *p, const struct http_reply *reply, const ch
 {
     char where[HUB_REPO_BYTES + 64];
     snprintf(where, sizeof where, "%s (%s)", what, p->request->repo);
+    const char *code = http_header(reply, "x-error-code");
     int s = reply->status;
-    p->again = s != 401 && s != 403 && s != 404;
+    /* A file to be deleted that is not there any more: the list was old. */
+    p->again = s != 401 && s != 403 && (s != 404 || (code && strcmp(code, "EntryNotFound") == 0));
     return http_check(p->http, reply, where, err);
 }
 
@@ -35,7 +37,7 @@ static enum status round_once(struct push *p, struct err *err)
     size_t n_lines = 0;
     bool missing = false;
     p->again = false;
-    enum status st = hub_tree_read(p->http, p->request->repo, p->request->revision, &tree, &missing, err);
+    enum status st = hub_tree_read(p->http, p->request->repo, PUSH_BRANCH, &tree, &missing, err);
     if (st != ST_OK) {
         p->again = st == ST_NET && !missing;
         return st;
@@ -68,11 +70,8 @@ static enum status wait_before(struct push *p, struct err *err)
 enum status hub_push(struct http *h, const struct push_request *request, struct push_result *result,
                      struct err *err)
 {
-    struct push_request own = *request;
-    struct push p = {.http = h, .request = &own, .result = result};
+    struct push p = {.http = h, .request = request, .result = result};
     memset(result, 0, sizeof *result);
-    if (!own.revision)
-        own.revision = "main";
     enum status st = push__collect(&p, err);
     while (st == ST_OK) {
         struct err fault = ERR_INIT;

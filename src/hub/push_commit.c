@@ -140,7 +140,7 @@ static enum status send(struct push *p, const struct buf *body, struct err *err)
     struct http_reply reply;
     json_t *answer = NULL;
     const char *oid = NULL;
-    snprintf(url, sizeof url, "/api/models/%s/commit/%s", p->request->repo, p->request->revision);
+    snprintf(url, sizeof url, "/api/models/%s/commit/%s", p->request->repo, PUSH_BRANCH);
     struct http_request request = {.method = HTTP_POST,
                                    .url = url,
                                    .authorize = true,

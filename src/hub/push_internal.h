@@ -5,6 +5,8 @@
 #include "hub/push.h"
 #include "util/file.h"
 
+#define PUSH_BRANCH "main"
+
 /* A file that is to be in the repository. */
 struct push_file {
     char *local; /* NULL: the text of `content` */

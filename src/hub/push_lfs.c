@@ -202,8 +202,7 @@ static json_t *batch_body(const struct push *p, struct push_file *const *files, 
         json_array_append_new(
             objects, json_pack("{s:s, s:I}", "oid", files[i]->sha256, "size", (json_int_t)files[i]->n_bytes));
     return json_pack("{s:s, s:[s, s], s:s, s:{s:s}, s:o}", "operation", "upload", "transfers", "basic",
-                     "multipart", "hash_algo", "sha256", "ref", "name", p->request->revision, "objects",
-                     objects);
+                     "multipart", "hash_algo", "sha256", "ref", "name", PUSH_BRANCH, "objects", objects);
 }
 
 static enum status send_batch(struct push *p, struct push_file *const *files, size_t n, struct err *err)

@@ -78,7 +78,7 @@ static enum status ask(struct push *p, struct push_file *const *asked, size_t n,
     char *body = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
     if (st == ST_OK && !body)
         st = err_memory(err, "a request", 0);
-    snprintf(url, sizeof url, "/api/models/%s/preupload/%s", p->request->repo, p->request->revision);
+    snprintf(url, sizeof url, "/api/models/%s/preupload/%s", p->request->repo, PUSH_BRANCH);
     if (st == ST_OK) {
         struct http_request request = {.method = HTTP_POST,
                                        .url = url,
