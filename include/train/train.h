@@ -40,6 +40,8 @@ struct train_files {
     /* After a checkpoint is committed (hub spool). May be NULL. */
     enum status (*committed)(void *user, const char *dir, int32_t stage, int64_t step, bool final,
                              struct err *err);
+    /* A short phrase for the end of the progress line, or "". May be NULL. */
+    void (*note)(void *user, char *text, size_t n_bytes);
     void *user;
 };
 

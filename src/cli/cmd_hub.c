@@ -1,9 +1,12 @@
-/* The Hub by hand: who the token belongs to, a checkpoint or any directory up. */
+/* The Hub by hand: who the token belongs to, what is where, what waits, a checkpoint or any directory up. */
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
 #include "cli_internal.h"
 #include "hub/push.h"
+#include "hub/spool.h"
+#include "hub_points.h"
 #include "hub_repos.h"
+#include "util/clock.h"
 #include "util/file.h"
 #include "util/log.h"
 
@@ -18,20 +21,25 @@ struct hub_arguments {
     bool shown;                               /* the last progress line */
 };
 
-static enum status open_client(struct http **h, struct err *err)
+/* The token must be there. */
+static enum status take_token(struct hub_token *token, struct err *err)
 {
-    struct hub_token token;
-    *h = NULL;
     if (hub_is_offline()) {
         err_set(err, ST_NET, "HF_HUB_OFFLINE says that there is no Hub");
         return err_hint(err, "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE");
     }
-    TRY(hub_token_take(&token, err));
-    enum status st = ST_OK;
-    if (!token.text[0]) {
-        st = err_set(err, ST_NET, "no token for the Hub");
-        err_hint(err, "HF_TOKEN=hf_... (a token with write access: the Hub's settings, Access Tokens)");
-    }
+    TRY(hub_token_take(token, err));
+    if (token->text[0])
+        return ST_OK;
+    err_set(err, ST_NET, "no token for the Hub");
+    return err_hint(err, "HF_TOKEN=hf_... (a token with write access: the Hub's settings, Access Tokens)");
+}
+
+static enum status open_client(struct http **h, struct err *err)
+{
+    struct hub_token token = {0};
+    *h = NULL;
+    enum status st = take_token(&token, err);
     if (st == ST_OK)
         st = http_open(h, &(struct http_config){.token = &token}, err);
     hub_token_forget(&token);
@@ -117,22 +125,145 @@ static enum status push(struct http *h, struct hub_arguments *a, struct err *err
     return push_to(h, a, repo, err);
 }
 
-static enum status run(struct hub_arguments *a, int n_free, struct err *err)
+/* ---- what is where ---- */
+
+static void print_steps(const char *label, const int64_t *steps, size_t n)
+{
+    printf("  %s", label);
+    for (size_t i = 0; i < n; i++)
+        printf(" %lld", (long long)steps[i]);
+    printf(n ? "\n" : " nothing\n");
+}
+
+#define MAX_STEPS 64
+
+/* The folders checkpoint-<step> of a repository; its files come in order. */
+static size_t steps_on_hub(const struct hub_tree *tree, int64_t *steps)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < tree->n_files; i++) {
+        char folder[64];
+        const char *path = tree->files[i].path, *slash = strchr(path, '/');
+        if (!slash || slash - path >= (ptrdiff_t)sizeof folder)
+            continue;
+        snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+        int64_t step = ckpt_step_of(folder);
+        bool known = false;
+        for (size_t j = 0; j < n; j++)
+            known = known || steps[j] == step;
+        if (step >= 0 && !known && n < MAX_STEPS)
+            steps[n++] = step;
+    }
+    return n;
+}
+
+static enum status steps_here(const char *out_dir, int64_t *steps, size_t *n, struct err *err)
+{
+    char **names = NULL;
+    int n_names = 0;
+    *n = 0;
+    if (!dir_exists(out_dir))
+        return ST_OK;
+    TRY(dir_list(out_dir, &names, &n_names, err));
+    for (int i = 0; i < n_names && *n < MAX_STEPS; i++)
+        if (ckpt_step_of(names[i]) >= 0)
+            steps[(*n)++] = ckpt_step_of(names[i]);
+    names_free(names, n_names);
+    return ST_OK;
+}
+
+static enum status print_stage(struct http *h, const struct options *o, int stage,
+                               const struct spool_point *points, size_t n_points, struct err *err)
+{
+    char repo[HUB_REPO_BYTES];
+    int64_t steps[MAX_STEPS];
+    struct hub_tree tree;
+    bool missing = false;
+    size_t n = 0;
+    struct err own = ERR_INIT;
+    TRY(hub_repo_of_stage(h, o, stage, repo, err));
+    enum status st = hub_tree_read(h, repo, "main", &tree, &missing, &own);
+    if (st != ST_OK && !missing)
+        return err_set(err, st, "%s", own.what);
+    printf("stage %d  %s%s\n", stage, repo, missing ? "  (not there yet)" : "");
+    if (st == ST_OK)
+        n = steps_on_hub(&tree, steps);
+    print_steps("hub    ", steps, n);
+    if (st == ST_OK)
+        hub_tree_release(&tree);
+    n = 0;
+    for (size_t i = 0; i < n_points && n < MAX_STEPS; i++)
+        if (points[i].stage == stage)
+            steps[n++] = points[i].step;
+    print_steps("waiting", steps, n);
+    TRY(steps_here(stage == 1 ? o->out_s1 : stage == 2 ? o->out_s2 : o->out_s3, steps, &n, err));
+    print_steps("here   ", steps, n);
+    return ST_OK;
+}
+
+static enum status print_status(struct http *h, const struct options *o, struct err *err)
+{
+    char dir[PATH_BYTES];
+    struct spool_point *points;
+    size_t n;
+    TRY(hub_spool_dir(dir, o, err));
+    TRY(spool_list(dir, &points, &n, err));
+    enum status st = ST_OK;
+    for (int stage = 1; stage <= 3 && st == ST_OK; stage++)
+        st = print_stage(h, o, stage, points, n, err);
+    free(points);
+    return st;
+}
+
+/* ---- what waits, up ---- */
+
+static enum status sync_spool(struct hub_arguments *a, struct err *err)
+{
+    struct hub_token token;
+    struct hub_points points;
+    TRY(take_token(&token, err));
+    enum status st = hub_points_open(&points, a->options, &token, err);
+    hub_token_forget(&token);
+    TRY(st);
+    struct err left = ERR_INIT;
+    st = hub_points_close(&points, true, &left);
+    if (st == ST_OK)
+        log_info("nothing waits for the Hub");
+    return st == ST_PENDING ? err_set(err, ST_NET, "%s", left.what)
+           : st == ST_OK    ? ST_OK
+                            : err_set(err, st, "%s", left.what);
+}
+
+static enum status with_client(struct hub_arguments *a, struct err *err)
 {
     struct http *h;
-    bool pushes = a->action && strcmp(a->action, "push") == 0;
-    if (!a->action || (!pushes && strcmp(a->action, "whoami") != 0)) {
-        err_set(err, ST_USAGE, a->action ? "hub cannot '%.40s'" : "hub needs to know what to do%.0s",
-                a->action);
-        return err_hint(err, "hub whoami, or hub push DIR");
-    }
-    if (n_free != (pushes ? 2 : 1))
-        return err_set(err, ST_USAGE,
-                       pushes ? "hub push takes one directory" : "hub whoami takes nothing more");
     TRY(open_client(&h, err));
-    enum status st = pushes ? push(h, a, err) : whoami(h, err);
+    enum status st = strcmp(a->action, "push") == 0     ? push(h, a, err)
+                     : strcmp(a->action, "status") == 0 ? print_status(h, a->options, err)
+                                                        : whoami(h, err);
     http_close(h);
     return st;
+}
+
+static enum status run(struct hub_arguments *a, int n_free, struct err *err)
+{
+    static const char *const actions[] = {"whoami", "status", "push", "sync"};
+    bool known = false;
+    for (size_t i = 0; a->action && i < sizeof actions / sizeof *actions; i++)
+        known = known || strcmp(a->action, actions[i]) == 0;
+    if (!known) {
+        if (a->action)
+            err_set(err, ST_USAGE, "hub cannot '%.40s'", a->action);
+        else
+            err_set(err, ST_USAGE, "hub needs to know what to do");
+        return err_hint(err, "hub whoami, status, push DIR, or sync");
+    }
+    if (n_free != (strcmp(a->action, "push") == 0 ? 2 : 1))
+        return err_set(err, ST_USAGE,
+                       strcmp(a->action, "push") == 0 ? "hub push takes one directory"
+                                                      : "this takes no further arguments");
+    stop_install();
+    return strcmp(a->action, "sync") == 0 ? sync_spool(a, err) : with_client(a, err);
 }
 
 int cmd_hub(int argc, char **argv)

@@ -1,5 +1,6 @@
 /* Training: on every rank the same command line, then the stage loop. */
 #include "cli_internal.h"
+#include "hub_points.h"
 #include "ranks.h"
 #include "stages.h"
 #include "util/clock.h"
@@ -15,10 +16,23 @@ static enum status check_device(const char *device, struct err *err)
     return err_hint(err, "use --device cpu or auto");
 }
 
+/* Every rank forgets the token; rank 0 first takes it to the uploader. Collective. */
+static enum status open_hub(struct hub_points *hub, struct comm *comm, const struct options *o, bool dry_run,
+                            struct err *err)
+{
+    struct hub_token token;
+    enum status st = hub_token_take(&token, err);
+    if (st == ST_OK && comm->rank == 0 && !dry_run)
+        st = hub_points_open(hub, o, &token, err);
+    hub_token_forget(&token);
+    return comm_agree(comm, st, err);
+}
+
 static enum status run(struct options *o, struct stages_request *r, const char *stage, const char *resume,
                        const char *device, struct err *err)
 {
     struct comm comm;
+    struct hub_points hub = {0};
     TRY(check_device(device, err));
     argument_stages(stage, &r->first_stage, &r->last_stage);
     r->resume = strcmp(resume, "auto") == 0   ? RESUME_AUTO
@@ -28,8 +42,20 @@ static enum status run(struct options *o, struct stages_request *r, const char *
     r->options = o;
     stop_install(); /* before the ranks meet: whoever is asked to stop meanwhile still ends with all others */
     TRY(ranks_open(&comm, o, err));
-    enum status st = stages_run(&comm, r, err);
+    r->hub = comm.rank == 0 ? &hub : NULL;
+    enum status st = open_hub(&hub, &comm, o, r->dry_run, err);
+    if (st == ST_OK)
+        st = stages_run(&comm, r, err);
     ranks_close(&comm, st, err);
+    /* The other ranks are gone: uploads hold up nobody. */
+    struct err waiting = ERR_INIT;
+    enum status uploads = hub_points_close(&hub, st == ST_OK, &waiting);
+    if (st == ST_OK && uploads != ST_OK) {
+        *err = waiting;
+        return uploads;
+    }
+    if (uploads != ST_OK)
+        log_info("%s", waiting.what);
     return st;
 }
 

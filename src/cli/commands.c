@@ -93,10 +93,12 @@ static const char export_help[] =
     "  --merged      directory to write\n" OPTIONS_HELP;
 
 static const char hub_help[] =
-    "usage: smgpt-dist hub whoami\n"
+    "usage: smgpt-dist hub whoami | status | sync\n"
     "       smgpt-dist hub push DIR [--repo OWNER/NAME] [--folder NAME]\n"
     "\n"
     "whoami  name of the token's owner, on stdout\n"
+    "status  of each stage: the steps whose checkpoints are on the Hub, wait for it, are here\n"
+    "sync    sends what waits in {work_dir}/spool, for at most upload_wait\n"
     "push    the files of DIR in one commit; the repository is made, private, if it is not there. Again is "
     "safe: only\n"
     "        what the Hub lacks is sent. Of a checkpoint's repository the two newest are kept\n"
@@ -126,7 +128,7 @@ const struct command cli_commands[] = {
     {"eval", NULL, "metrics on a data set", ""},
     {"tokenize", cmd_tokenize, "texts to ids and back", tokenize_help},
     {"loss", cmd_loss, "loss of each row of a pack", loss_help},
-    {"hub", cmd_hub, "the Hugging Face Hub: whoami, push", hub_help},
+    {"hub", cmd_hub, "the Hugging Face Hub: whoami, status, push, sync", hub_help},
     {"init-model", cmd_init_model, "a small model with random weights", init_model_help},
     {"export", cmd_export, "a plain model directory with the adapter merged in", export_help},
     {"plan", NULL, "memory and time of a run before it starts", ""},

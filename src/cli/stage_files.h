@@ -35,10 +35,12 @@ enum status stage_pack_open(struct stage_data *d, const struct options *o, int s
 enum status stage_pack_make(struct stage_data *d, const struct options *o, int stage, const char *dir,
                             char path[PATH_BYTES], struct err *err);
 
+struct hub_points;
 struct stage_files_user {
     const struct stage_data *data;
     const struct options *options;
     const struct params *params;
+    struct hub_points *hub; /* NULL: the Hub is off */
 };
 /* train_files.add_files: adapter_config.json, tokenizer files, smgpt_data.json, effective options, model
  * card. */

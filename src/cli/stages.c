@@ -3,6 +3,7 @@
 #include "stages.h"
 #include "assemble.h"
 #include "checkpoint/ckpt.h"
+#include "hub_points.h"
 #include "stage_files.h"
 #include "train/adapter.h"
 #include "train/train.h"
@@ -264,11 +265,32 @@ static void say_plan(const struct run *r, int stage, const struct pack_info *p)
              (long long)batch, (long long)steps, out_dir_of(r->o, stage));
 }
 
+/* The checkpoint is safe here whatever happens to its upload: trouble is said, and the next start tries
+ * again. */
+static enum status to_the_hub(void *user, const char *dir, int32_t stage, int64_t step, bool final,
+                              struct err *err)
+{
+    const struct stage_files_user *u = user;
+    struct err own = ERR_INIT;
+    if (u->hub && hub_points_add(u->hub, dir, &own) != ST_OK)
+        log_warn("%s is not on its way to the Hub: %s", dir, own.what);
+    return ST_OK;
+}
+
+static void hub_note(void *user, char *text, size_t n_bytes)
+{
+    const struct stage_files_user *u = user;
+    text[0] = 0;
+    if (u->hub)
+        hub_points_note(u->hub, text, n_bytes);
+}
+
 static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)
 {
     struct train_options t;
     struct train_result result = {0};
-    struct stage_files_user user = {.data = &r->data, .options = r->o, .params = &r->model.params};
+    struct stage_files_user user = {
+        .data = &r->data, .options = r->o, .params = &r->model.params, .hub = r->request->hub};
     TRY(comm_agree(r->comm, train_options_make(&t, r, stage, err), err));
     TRY(start_stage(r, stage, err));
     c->comm = r->comm;
@@ -278,7 +300,8 @@ static enum status train_one(struct run *r, int stage, struct train_context *c, 
     c->params = &r->model.params;
     c->values = r->model.values;
     memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
-    c->files = (struct train_files){.add_files = stage_add_files, .user = &user};
+    c->files = (struct train_files){
+        .add_files = stage_add_files, .committed = to_the_hub, .note = hub_note, .user = &user};
     t.options_json = curve_options(r->o, stage);
     enum status st = train_stage(c, &t, &result, err);
     json_decref(t.options_json);

@@ -5,6 +5,7 @@
 #include "comm/comm.h"
 #include "config/options.h"
 
+struct hub_points;
 enum resume_kind { RESUME_AUTO, RESUME_NONE, RESUME_DIR };
 
 struct stages_request {
@@ -14,6 +15,7 @@ struct stages_request {
     const char *resume_dir; /* RESUME_DIR */
     int64_t stop_step;      /* end the stage after this step; 0: at its last */
     bool dry_run;           /* say what would be done */
+    struct hub_points *hub; /* rank 0's; NULL: checkpoints stay here */
     double start_s;         /* clock_s at the program's start: the deadline counts from here */
 };
 /* ST_OK, ST_STOPPED after a stop that was saved, or the failure; the same on every rank. Collective. */

@@ -34,15 +34,19 @@ static void time_text(double s, char *text, size_t n_bytes)
 static void show(const struct loop *l, const struct step_result *r)
 {
     const struct trainer *t = l->t;
-    char left[32];
+    char left[32], note[80] = "";
+    const struct train_files *files = &t->c->files;
     double each_s = (clock_s() - l->start_s) / (double)(t->step - l->first_step);
     double per_s = r->seconds > 0 ? 1 / r->seconds : 0;
+    if (is_lead(l) && files->note)
+        files->note(files->user, note, sizeof note);
     time_text(each_s * (double)(t->plan.max_steps - t->step), left, sizeof left);
-    log_progress(
-        t->step == t->plan.max_steps,
-        "stage %d  step %lld/%lld  epoch %.2f  loss %.4f  norm %.3g  lr %.3g  %.1f ex/s  %.0f tok/s  %s left",
-        t->o->stage, (long long)t->step, (long long)t->plan.max_steps, plan_epoch(&t->plan, t->step), r->loss,
-        r->grad_norm, r->lr, (double)r->head.n_rows * per_s, (double)r->head.n_tokens * per_s, left);
+    log_progress(t->step == t->plan.max_steps,
+                 "stage %d  step %lld/%lld  epoch %.2f  loss %.4f  norm %.3g  lr %.3g  %.1f ex/s  %.0f tok/s "
+                 " %s left%s",
+                 t->o->stage, (long long)t->step, (long long)t->plan.max_steps, plan_epoch(&t->plan, t->step),
+                 r->loss, r->grad_norm, r->lr, (double)r->head.n_rows * per_s,
+                 (double)r->head.n_tokens * per_s, left, note);
 }
 
 static enum status save(struct loop *l, struct err *err)

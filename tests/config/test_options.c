@@ -190,7 +190,7 @@ static void test_bad_assignments(void **state)
         {"checkpoint_layout=modules_to_save", "not built yet"},
         {"save_dtype=bfloat16", "not built yet"},
         {"gdrive_id=abc", "gdrive_id is not built yet"},
-        {"upload_wait=10m", "upload_wait is not built yet"},
+
         {"memory_limit=1G", "memory_limit is not built yet"},
         {"deadline=soon", "not a length of time"},
         {"comm_timeout=0", "longer than 0"},
@@ -272,7 +272,7 @@ static void test_bad_files(void **state)
         {"{\"batch_train\": 0}", "out of range"},
         {"{\"lora_dropout\": 0.5}", "not built yet"},
         {"{\"load_in_4bit\": true}", "not built yet"},
-        {"{\"upload_wait\": \"10m\"}", "upload_wait is not built yet"},
+        {"{\"memory_limit\": \"10m\"}", "memory_limit is not built yet"},
         {"{\"hf_token\": \"x\"}", "never an option"},
         {"{\"comm_timeout\": -4}", "not a length of time"},
         {"{\"comm_timeout\": 4.5}", "must be a text"},
@@ -534,7 +534,7 @@ static void test_help(void **state)
     }
     assert_non_null(strstr(b.data, "DATA_JSON_PATH"));
     assert_non_null(strstr(b.data, "auto, float32, bfloat16; not built yet: float16"));
-    assert_non_null(strstr(b.data, "upload_wait = not built yet"));
+    assert_non_null(strstr(b.data, "memory_limit = not built yet"));
     json_decref(all);
     buf_release(&b);
 }
