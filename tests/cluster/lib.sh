@@ -19,6 +19,7 @@ export CLUSTER_DIR=$work/c
 # Program and repository may lie below the machine's own /tmp, which the hosts do not see.
 cp "$smgpt" smgpt-dist && smgpt=$work/smgpt-dist
 cp "$data" data.json && data=$work/data.json
+cp "$repo/slurm/train.sbatch" train.sbatch && job_script=$work/train.sbatch
 
 hosts_down() {
     "$tools/slurm.sh" down >/dev/null 2>&1

@@ -34,7 +34,7 @@ submit() {
     shift
     count=$((count + 1))
     job=$(SMGPT_LAUNCHER=$launcher slurm sbatch --parsable "${options[@]}" --output="$dir.log" \
-        "$repo/slurm/train.sbatch" --set "work_dir=$dir" --set "data_json=$data" "${common[@]}" "$@" 2>sbatch.log) || {
+        "$job_script" --set "work_dir=$dir" --set "data_json=$data" "${common[@]}" "$@" 2>sbatch.log) || {
         cat sbatch.log
         fail "sbatch: $dir"
         finish
