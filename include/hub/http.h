@@ -16,7 +16,8 @@ struct http_config {
     const char *endpoint; /* NULL: $HF_ENDPOINT, else the public one. "scheme://host[:port][/path]" */
     const struct hub_token *token; /* NULL: none. Copied */
     double connect_s, stall_s; /* 0: 15 and 30 seconds. A transfer below 1 byte/s for stall_s is given up */
-    double pause_s;            /* 0: 1 second. First pause before a repeat; doubles up to 8 times it */
+    double pause_s; /* 0: $SMGPT_HUB_PAUSE_S, else 1 second. First pause before a repeat; doubles up to 8
+                       times it */
     const atomic_bool *cancel; /* NULL, or: becomes true when all is to be given up within a second */
 };
 /* Strings are copied. ST_USAGE: the endpoint is no URL of http or https; ST_ENV: no memory. */

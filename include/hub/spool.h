@@ -24,6 +24,10 @@ struct spool_point {
 enum status spool_put(const char *dir, const struct spool_point *point, const char *checkpoint,
                       struct err *err);
 
+/* Notes that the checkpoint is on the Hub already (it came from there): spool_put leaves it. */
+enum status spool_note_sent(const char *dir, const struct spool_point *point, const char *checkpoint,
+                            struct err *err);
+
 /* The waiting points, oldest stage and step first, in a malloc'ed array. A directory that is no whole point
  * is said in a warning and left out. A missing spool is an empty one. */
 enum status spool_list(const char *dir, struct spool_point **points, size_t *n_points, struct err *err);

@@ -2,8 +2,11 @@
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
 #include "cli_internal.h"
+#include "fetch_data.h"
+#include "hub/download.h"
 #include "hub/push.h"
 #include "hub/spool.h"
+#include "hub_client.h"
 #include "hub_points.h"
 #include "hub_repos.h"
 #include "util/clock.h"
@@ -17,33 +20,28 @@
 
 struct hub_arguments {
     const struct options *options;
-    const char *action, *dir, *repo, *folder; /* the last three may be NULL */
-    bool shown;                               /* the last progress line */
+    const char *action, *dir, *target; /* the words; dir is the repository of a pull */
+    const char *repo, *folder, *url;   /* NULL: not given */
+    bool shown;                        /* the last progress line */
 };
 
-/* The token must be there. */
-static enum status take_token(struct hub_token *token, struct err *err)
+static enum status not_offline(struct err *err)
 {
-    if (hub_is_offline()) {
-        err_set(err, ST_NET, "HF_HUB_OFFLINE says that there is no Hub");
-        return err_hint(err, "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE");
-    }
-    TRY(hub_token_take(token, err));
-    if (token->text[0])
+    if (!hub_is_offline())
+        return ST_OK;
+    err_set(err, ST_NET, "HF_HUB_OFFLINE says that there is no Hub");
+    return err_hint(err, "unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE");
+}
+
+/* The token must be there. */
+static enum status take_token(const struct hub_token **token, struct err *err)
+{
+    TRY(not_offline(err));
+    TRY(hub_client_token(token, err));
+    if ((*token)->text[0])
         return ST_OK;
     err_set(err, ST_NET, "no token for the Hub");
     return err_hint(err, "HF_TOKEN=hf_... (a token with write access: the Hub's settings, Access Tokens)");
-}
-
-static enum status open_client(struct http **h, struct err *err)
-{
-    struct hub_token token = {0};
-    *h = NULL;
-    enum status st = take_token(&token, err);
-    if (st == ST_OK)
-        st = http_open(h, &(struct http_config){.token = &token}, err);
-    hub_token_forget(&token);
-    return st;
 }
 
 static enum status whoami(struct http *h, struct err *err)
@@ -219,14 +217,12 @@ static enum status print_status(struct http *h, const struct options *o, struct 
 
 static enum status sync_spool(struct hub_arguments *a, struct err *err)
 {
-    struct hub_token token;
+    const struct hub_token *token;
     struct hub_points points;
     TRY(take_token(&token, err));
-    enum status st = hub_points_open(&points, a->options, &token, err);
-    hub_token_forget(&token);
-    TRY(st);
+    TRY(hub_points_open(&points, a->options, token, err));
     struct err left = ERR_INIT;
-    st = hub_points_close(&points, true, &left);
+    enum status st = hub_points_close(&points, true, &left);
     if (st == ST_OK)
         log_info("nothing waits for the Hub");
     return st == ST_PENDING ? err_set(err, ST_NET, "%s", left.what)
@@ -234,10 +230,33 @@ static enum status sync_spool(struct hub_arguments *a, struct err *err)
                             : err_set(err, st, "%s", left.what);
 }
 
+/* OWNER/NAME[@REVISION], all its files, into a directory. */
+static enum status pull_files(struct hub_arguments *a, struct err *err)
+{
+    char repo[HUB_REPO_BYTES];
+    const char *at = strchr(a->dir, '@');
+    size_t n = at ? (size_t)(at - a->dir) : strlen(a->dir);
+    struct http *h;
+    char commit[SHA1_HEX_BYTES];
+    if (n >= sizeof repo)
+        return err_set(err, ST_USAGE, "'%.100s' is no name of a repository", a->dir);
+    snprintf(repo, sizeof repo, "%.*s", (int)n, a->dir);
+    TRY(not_offline(err));
+    TRY(hub_client_open(&h, err));
+    enum status st = hub_download_folder(h, repo, at ? at + 1 : "main", a->folder ? a->folder : "", a->target,
+                                         commit, err);
+    if (st == ST_OK)
+        log_info("%s, commit %.12s, is in %s", repo, commit, a->target);
+    http_close(h);
+    return st;
+}
+
 static enum status with_client(struct hub_arguments *a, struct err *err)
 {
+    const struct hub_token *token;
     struct http *h;
-    TRY(open_client(&h, err));
+    TRY(take_token(&token, err));
+    TRY(hub_client_open(&h, err));
     enum status st = strcmp(a->action, "push") == 0     ? push(h, a, err)
                      : strcmp(a->action, "status") == 0 ? print_status(h, a->options, err)
                                                         : whoami(h, err);
@@ -245,25 +264,38 @@ static enum status with_client(struct hub_arguments *a, struct err *err)
     return st;
 }
 
+static enum status fetch(struct hub_arguments *a, struct err *err)
+{
+    return fetch_data(a->options, a->url, err);
+}
+
+static const struct action {
+    const char *name;
+    enum status (*run)(struct hub_arguments *a, struct err *err);
+    int n_words; /* behind the name */
+} actions[] = {
+    {"whoami", with_client, 0}, {"status", with_client, 0}, {"push", with_client, 1},
+    {"pull", pull_files, 2},    {"sync", sync_spool, 0},    {"fetch-data", fetch, 0},
+};
+
 static enum status run(struct hub_arguments *a, int n_free, struct err *err)
 {
-    static const char *const actions[] = {"whoami", "status", "push", "sync"};
-    bool known = false;
+    const struct action *action = NULL;
     for (size_t i = 0; a->action && i < sizeof actions / sizeof *actions; i++)
-        known = known || strcmp(a->action, actions[i]) == 0;
-    if (!known) {
+        if (strcmp(a->action, actions[i].name) == 0)
+            action = &actions[i];
+    if (!action) {
         if (a->action)
             err_set(err, ST_USAGE, "hub cannot '%.40s'", a->action);
         else
             err_set(err, ST_USAGE, "hub needs to know what to do");
-        return err_hint(err, "hub whoami, status, push DIR, or sync");
+        return err_hint(err, "hub whoami, status, push DIR, pull REPO DIR, sync, or fetch-data");
     }
-    if (n_free != (strcmp(a->action, "push") == 0 ? 2 : 1))
-        return err_set(err, ST_USAGE,
-                       strcmp(a->action, "push") == 0 ? "hub push takes one directory"
-                                                      : "this takes no further arguments");
+    if (n_free != 1 + action->n_words)
+        return err_set(err, ST_USAGE, "hub %s takes %d more word%s", action->name, action->n_words,
+                       action->n_words == 1 ? "" : "s");
     stop_install();
-    return strcmp(a->action, "sync") == 0 ? sync_spool(a, err) : with_client(a, err);
+    return action->run(a, err);
 }
 
 int cmd_hub(int argc, char **argv)
@@ -271,16 +303,18 @@ int cmd_hub(int argc, char **argv)
     struct err err = ERR_INIT;
     struct options o;
     struct hub_arguments h = {.options = &o};
-    const char *words[2] = {NULL, NULL};
+    const char *words[3] = {NULL, NULL, NULL};
     const struct argument items[] = {
         {.name = "--repo", .kind = ARG_TEXT, .value = &h.repo},
         {.name = "--folder", .kind = ARG_TEXT, .value = &h.folder},
+        {.name = "--url", .kind = ARG_TEXT, .value = &h.url},
     };
     struct arguments a = {
-        .items = items, .n_items = sizeof items / sizeof *items, .options = &o, .free = words, .max_free = 2};
+        .items = items, .n_items = sizeof items / sizeof *items, .options = &o, .free = words, .max_free = 3};
     enum status st = arguments_parse(&a, argc, argv, &err);
     h.action = words[0];
     h.dir = words[1];
+    h.target = words[2];
     if (st == ST_OK)
         st = run(&h, a.n_free, &err);
     return cli_end(st, &err);

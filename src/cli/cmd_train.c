@@ -1,6 +1,8 @@
 /* Training: on every rank the same command line, then the stage loop. */
 #include "cli_internal.h"
+#include "hub_client.h"
 #include "hub_points.h"
+#include "hub_restore.h"
 #include "ranks.h"
 #include "stages.h"
 #include "util/clock.h"
@@ -16,15 +18,30 @@ static enum status check_device(const char *device, struct err *err)
     return err_hint(err, "use --device cpu or auto");
 }
 
-/* Every rank forgets the token; rank 0 first takes it to the uploader. Collective. */
-static enum status open_hub(struct hub_points *hub, struct comm *comm, const struct options *o, bool dry_run,
-                            struct err *err)
+/* What the Hub has of this run and this machine has not. Rank 0. */
+static enum status restore(const struct options *o, const struct stages_request *r, struct err *err)
 {
-    struct hub_token token;
-    enum status st = hub_token_take(&token, err);
-    if (st == ST_OK && comm->rank == 0 && !dry_run)
-        st = hub_points_open(hub, o, &token, err);
-    hub_token_forget(&token);
+    struct http *h;
+    TRY(hub_client_open(&h, err));
+    enum status st = h && !o->pack[0] ? hub_restore(h, o, r->first_stage, r->last_stage, err) : ST_OK;
+    http_close(h);
+    if (st == ST_NET)
+        err_hint(err, "HF_HUB_OFFLINE=1 trains without looking at the Hub");
+    return st;
+}
+
+/* Every rank forgets the token; rank 0 first takes it to the uploader. Collective. */
+static enum status open_hub(struct hub_points *hub, struct comm *comm, const struct options *o,
+                            const struct stages_request *r, struct err *err)
+{
+    const struct hub_token *token;
+    enum status st = hub_client_token(&token, err);
+    if (st == ST_OK && comm->rank == 0 && !r->dry_run && r->resume == RESUME_AUTO && token->text[0])
+        st = restore(o, r, err);
+    if (st == ST_OK && comm->rank == 0 && !r->dry_run)
+        st = hub_points_open(hub, o, token, err);
+    if (comm->rank != 0)
+        hub_client_forget();
     return comm_agree(comm, st, err);
 }
 
@@ -43,7 +60,7 @@ static enum status run(struct options *o, struct stages_request *r, const char *
     stop_install(); /* before the ranks meet: whoever is asked to stop meanwhile still ends with all others */
     TRY(ranks_open(&comm, o, err));
     r->hub = comm.rank == 0 ? &hub : NULL;
-    enum status st = open_hub(&hub, &comm, o, r->dry_run, err);
+    enum status st = open_hub(&hub, &comm, o, r, err);
     if (st == ST_OK)
         st = stages_run(&comm, r, err);
     ranks_close(&comm, st, err);

@@ -94,6 +94,8 @@ static const char export_help[] =
 
 static const char hub_help[] =
     "usage: smgpt-dist hub whoami | status | sync\n"
+    "       smgpt-dist hub pull OWNER/NAME[@REVISION] DIR [--folder NAME]\n"
+    "       smgpt-dist hub fetch-data [--url URL]\n"
     "       smgpt-dist hub push DIR [--repo OWNER/NAME] [--folder NAME]\n"
     "\n"
     "whoami  name of the token's owner, on stdout\n"
@@ -102,6 +104,9 @@ static const char hub_help[] =
     "push    the files of DIR in one commit; the repository is made, private, if it is not there. Again is "
     "safe: only\n"
     "        what the Hub lacks is sent. Of a checkpoint's repository the two newest are kept\n"
+    "pull    the files of a repository, or of one folder of it, into DIR; broken off, it goes on where it "
+    "was\n"
+    "fetch-data  the data set (option data_json) from URL, else from Google Drive (option gdrive_id)\n"
     "  --repo    the repository (else that of the checkpoint's stage: options hub_repo_s1..3, hf_user)\n"
     "  --folder  folder in the repository, \"\" for its root (else the name of DIR)\n"
     "The token comes from HF_TOKEN, HUGGINGFACE_HUB_TOKEN, HUGGING_FACE_HUB_TOKEN or the token file of\n"
@@ -128,7 +133,7 @@ const struct command cli_commands[] = {
     {"eval", NULL, "metrics on a data set", ""},
     {"tokenize", cmd_tokenize, "texts to ids and back", tokenize_help},
     {"loss", cmd_loss, "loss of each row of a pack", loss_help},
-    {"hub", cmd_hub, "the Hugging Face Hub: whoami, status, push, sync", hub_help},
+    {"hub", cmd_hub, "the Hugging Face Hub: whoami, status, push, pull, sync, fetch-data", hub_help},
     {"init-model", cmd_init_model, "a small model with random weights", init_model_help},
     {"export", cmd_export, "a plain model directory with the adapter merged in", export_help},
     {"plan", NULL, "memory and time of a run before it starts", ""},

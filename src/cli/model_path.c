@@ -1,5 +1,6 @@
 /* What a --model_path stands for. */
 #include "assemble.h"
+#include "base_model.h"
 #include "checkpoint/ckpt.h"
 
 #include <stdio.h>
@@ -41,11 +42,14 @@ static enum status base_of_adapter(struct model_path *out, struct err *err)
 {
     struct adapter_config c = {0};
     TRY(adapter_config_read(&c, out->adapter_dir, err));
+    struct err fault = ERR_INIT;
     enum status st = ST_OK;
     if (is_model(c.base_model))
         snprintf(out->model_dir, sizeof out->model_dir, "%s", c.base_model);
-    else if (c.base_model[0] == '/' || !find_above(out->model_dir, out->adapter_dir, c.base_model)) {
-        st = err_set(err, ST_INPUT, "%s: its base model '%s' is not here", out->adapter_dir, c.base_model);
+    else if ((c.base_model[0] == '/' || !find_above(out->model_dir, out->adapter_dir, c.base_model)) &&
+             base_model_find(out->model_dir, c.base_model, &fault) != ST_OK) {
+        st = err_set(err, ST_INPUT, "%s: its base model '%s' is not here: %s", out->adapter_dir, c.base_model,
+                     fault.what);
         err_hint(
             err,
             "put the base model at that path, or start from the directory in which the adapter was trained");

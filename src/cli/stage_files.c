@@ -1,7 +1,9 @@
 /* Files around a stage, on rank 0. */
 #include "stage_files.h"
+#include "base_model.h"
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
+#include "fetch_data.h"
 #include "train/adapter.h"
 #include "util/file.h"
 #include "util/json.h"
@@ -29,15 +31,11 @@ static enum status system_prompt(const struct options *o, struct buf *text, cons
 static enum status open_tokenizer(struct stage_data *d, const struct options *o, bool needed, struct err *err)
 {
     char path[PATH_BYTES];
-    TRY(path_join(path, o->model, "tokenizer.json", err));
+    TRY(base_model_find(d->model_dir, o->model, err));
+    TRY(path_join(path, d->model_dir, "tokenizer.json", err));
     if (!needed && !file_exists(path))
         return ST_OK;
-    if (!dir_exists(o->model)) {
-        err_set(err, ST_INPUT, "model directory '%s' does not exist", o->model);
-        return err_hint(err,
-                        "set `model` to a directory with config.json, model.safetensors and tokenizer.json");
-    }
-    return tokenizer_open(&d->tokenizer, o->model, err);
+    return tokenizer_open(&d->tokenizer, d->model_dir, err);
 }
 
 /* A given pack is one stage's data: of "all stages" that one is left, the first when the pack does not say.
@@ -62,9 +60,12 @@ enum status stage_data_open(struct stage_data *d, const struct options *o, int *
         TRY(stage_of_pack(o, first_stage, last_stage, err));
         return open_tokenizer(d, o, false, err);
     }
+    if (!file_exists(o->data_json) && o->gdrive_id[0])
+        TRY(fetch_data(o, NULL, err));
     if (!file_exists(o->data_json)) {
         err_set(err, ST_INPUT, "data file '%s' does not exist", o->data_json);
-        return err_hint(err, "set data_json to a JSON list of {text_query, motion_tokens, participant_id}");
+        return err_hint(
+            err, "set data_json to a JSON list of {text_query, motion_tokens, participant_id}, or gdrive_id");
     }
     TRY(open_tokenizer(d, o, true, err));
     TRY(examples_open(&d->examples, o->data_json, err));

@@ -20,6 +20,7 @@ struct stage_data {
     struct examples *examples;   /* NULL when training from a given pack */
     struct motion_vocab vocab;
     bool has_vocab;
+    char model_dir[PATH_BYTES]; /* of the base model */
 };
 
 /* Data set and tokenizer; or, when `pack` names the pack to train from, only the tokenizer if there is one,

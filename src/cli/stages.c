@@ -153,7 +153,7 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
 {
     struct adapted adapted = {0};
     enum status st = ST_OK;
-    TRY(comm_agree(r->comm, assembly_open(&r->model, r->comm, r->o, r->o->model, err), err));
+    TRY(comm_agree(r->comm, assembly_open(&r->model, r->comm, r->o, r->data.model_dir, err), err));
     const struct arch *a = &r->model.arch;
     TRY(adapted_settings(r, &adapted, err));
     if (strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {

@@ -40,7 +40,7 @@ enum status hub_whoami(struct http *h, char name[HUB_REPO_BYTES], struct err *er
     if (st == ST_OK)
         st = http_json(h, &reply, "asking who the token belongs to", &json, err);
     if (st == ST_OK)
-        st = json_get_string(json, "the Hub's reply", "name", false, NULL, &text, err);
+        st = http__string(json, "name", false, NULL, &text, err);
     if (st == ST_OK && (strchr(text, '/') || !hub_repo_is_valid(text)))
         st = err_set(err, ST_NET, "the Hub names the token's owner as no name can be");
     if (st == ST_OK)
@@ -101,10 +101,9 @@ static enum status add_file(struct hub_tree *tree, const json_t *entry, struct e
     const char *path, *oid;
     const json_t *lfs = json_object_get(entry, "lfs");
     struct hub_file f = {.is_lfs = json_is_object(lfs)};
-    TRY(json_get_string(entry, "the Hub's list", "path", false, NULL, &path, err));
-    TRY(json_get_string(f.is_lfs ? lfs : entry, "the Hub's list", "oid", false, NULL, &oid, err));
-    TRY(json_get_int(f.is_lfs ? lfs : entry, "the Hub's list", "size", 0, INT64_MAX, false, 0, &f.n_bytes,
-                     err));
+    TRY(http__string(entry, "path", false, NULL, &path, err));
+    TRY(http__string(f.is_lfs ? lfs : entry, "oid", false, NULL, &oid, err));
+    TRY(http__int(f.is_lfs ? lfs : entry, "size", 0, INT64_MAX, false, 0, &f.n_bytes, err));
     if (strlen(oid) != (f.is_lfs ? 64u : 40u))
         return err_set(err, ST_NET, "the Hub's list has an odd hash for '%.200s'", path);
     memcpy(f.oid, oid, strlen(oid) + 1);
@@ -199,7 +198,7 @@ static enum status read_commit(struct http *h, const char *repo, const char *rev
     if (st == ST_OK)
         st = http_json(h, &reply, what, &json, err);
     if (st == ST_OK)
-        st = json_get_string(json, "the Hub's reply", "sha", false, NULL, &sha, err);
+        st = http__string(json, "sha", false, NULL, &sha, err);
     if (st == ST_OK && (strlen(sha) != 40 || strspn(sha, "0123456789abcdef") != 40))
         st = err_set(err, ST_NET, "%s: '%.50s' is no commit", what, sha);
     if (st == ST_OK)
@@ -210,21 +209,45 @@ static enum status read_commit(struct http *h, const char *repo, const char *rev
     return st;
 }
 
-enum status hub_tree_read(struct http *h, const char *repo, const char *revision, struct hub_tree *tree,
-                          bool *missing, struct err *err)
+static enum status read_tree(struct http *h, const char *repo, const char *revision, const char *what,
+                             struct hub_tree *tree, bool *missing, struct err *err)
 {
-    char what[HUB_REPO_BYTES + 32], url[URL_BYTES];
+    char url[URL_BYTES];
     memset(tree, 0, sizeof *tree);
-    if (missing)
-        *missing = false;
-    if (!hub_repo_is_valid(repo))
-        return err_set(err, ST_USAGE, "'%.100s' is no name of a repository", repo);
-    snprintf(what, sizeof what, "listing %s", repo);
+    *missing = false;
     TRY(read_commit(h, repo, revision, what, tree->commit, missing, err));
     snprintf(url, sizeof url, "/api/models/%s/tree/%s?recursive=true&expand=false", repo, tree->commit);
     enum status st = read_pages(h, tree, url, what, err);
     if (st != ST_OK)
         hub_tree_release(tree);
+    return st;
+}
+
+enum status hub_tree_read(struct http *h, const char *repo, const char *revision, struct hub_tree *tree,
+                          bool *missing, struct err *err)
+{
+    char what[HUB_REPO_BYTES + 32];
+    bool own_missing;
+    if (!missing)
+        missing = &own_missing;
+    *missing = false;
+    memset(tree, 0, sizeof *tree);
+    if (!hub_repo_is_valid(repo))
+        return err_set(err, ST_USAGE, "'%.100s' is no name of a repository", repo);
+    snprintf(what, sizeof what, "listing %s", repo);
+    /* JSON that is whole and wrong came from a line that changes bytes: it is asked for once more. */
+    struct err fault = ERR_INIT;
+    enum status st = read_tree(h, repo, revision, what, tree, missing, &fault);
+    if (st == ST_NET && !*missing) {
+        struct err again = ERR_INIT;
+        st = read_tree(h, repo, revision, what, tree, missing, &again);
+        fault = again;
+    }
+    if (st != ST_OK) {
+        err_set(err, st, "%s", fault.what);
+        if (fault.hint[0])
+            err_hint(err, "%s", fault.hint);
+    }
     return st;
 }
 

@@ -21,6 +21,13 @@ static void open_library(void)
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
+double http__pause_s(void)
+{
+    const char *text = getenv("SMGPT_HUB_PAUSE_S");
+    double s = text ? strtod(text, NULL) : 0;
+    return s >= 0.001 && s <= 60 ? s : 1;
+}
+
 static enum status set_endpoint(struct http *h, const char *endpoint, struct err *err)
 {
     if (!endpoint || !*endpoint)
@@ -48,7 +55,7 @@ enum status http_open(struct http **out, const struct http_config *config, struc
     pthread_once(&library_once, open_library);
     h->connect_s = config->connect_s > 0 ? config->connect_s : 15;
     h->stall_s = config->stall_s > 0 ? config->stall_s : 30;
-    h->pause_s = config->pause_s > 0 ? config->pause_s : 1;
+    h->pause_s = config->pause_s > 0 ? config->pause_s : http__pause_s();
     h->cancel = config->cancel;
     if (config->token)
         h->token = *config->token;

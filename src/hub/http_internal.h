@@ -19,6 +19,9 @@ struct http {
 enum status http__once(struct http *h, const struct http_request *request, struct http_reply *reply,
                        struct err *err);
 
+/* First pause before a repeat: $SMGPT_HUB_PAUSE_S, else 1 second. Tests make it short. */
+double http__pause_s(void);
+
 bool http__cancelled(const struct http *h);
 
 /* "scheme://host:port" of an absolute URL, default port written out, small letters; false when it is none,
@@ -31,5 +34,14 @@ void url__plain(const char *url, char *out, size_t n_bytes);
 
 /* Seconds that the reply asks to wait (Retry-After, RateLimit); < 0: it does not say. */
 double http__asked_pause_s(const struct http_reply *reply);
+
+/* Fields of a reply, as json_get_* reads them; one that is missing or of another kind is ST_NET: what came is
+ * not what the Hub sent, or not the Hub. */
+enum status http__string(const json_t *o, const char *key, bool has_default, const char *def,
+                         const char **out, struct err *err);
+enum status http__int(const json_t *o, const char *key, int64_t min, int64_t max, bool has_default,
+                      int64_t def, int64_t *out, struct err *err);
+enum status http__bool(const json_t *o, const char *key, bool has_default, bool def, bool *out,
+                       struct err *err);
 
 #endif

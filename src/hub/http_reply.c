@@ -132,3 +132,31 @@ enum status http_json(const struct http *h, const struct http_reply *reply, cons
     }
     return err_set(err, ST_NET, "%s: %s", what, cause.what);
 }
+
+#define REPLY "the Hub's reply"
+
+static enum status as_net(enum status st, const struct err *own, struct err *err)
+{
+    return st == ST_OK ? ST_OK : err_set(err, st == ST_INPUT ? ST_NET : st, "%s", own->what);
+}
+
+enum status http__string(const json_t *o, const char *key, bool has_default, const char *def,
+                         const char **out, struct err *err)
+{
+    struct err own = ERR_INIT;
+    return as_net(json_get_string(o, REPLY, key, has_default, def, out, &own), &own, err);
+}
+
+enum status http__int(const json_t *o, const char *key, int64_t min, int64_t max, bool has_default,
+                      int64_t def, int64_t *out, struct err *err)
+{
+    struct err own = ERR_INIT;
+    return as_net(json_get_int(o, REPLY, key, min, max, has_default, def, out, &own), &own, err);
+}
+
+enum status http__bool(const json_t *o, const char *key, bool has_default, bool def, bool *out,
+                       struct err *err)
+{
+    struct err own = ERR_INIT;
+    return as_net(json_get_bool(o, REPLY, key, has_default, def, out, &own), &own, err);
+}

@@ -36,10 +36,10 @@ static enum status round_once(struct push *p, struct err *err)
     struct hub_tree tree;
     size_t n_lines = 0;
     bool missing = false;
-    p->again = false;
+    p->again = true;
     enum status st = hub_tree_read(p->http, p->request->repo, PUSH_BRANCH, &tree, &missing, err);
     if (st != ST_OK) {
-        p->again = st == ST_NET && !missing;
+        p->again = !missing;
         return st;
     }
     mark_needed(p, &tree);

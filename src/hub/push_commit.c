@@ -1,4 +1,5 @@
 /* The one commit of a push: lines of JSON, additions and deletions together. */
+#include "http_internal.h"
 #include "push_internal.h"
 #include "util/json.h"
 
@@ -134,7 +135,7 @@ static enum status delete_rotated(const struct push *p, const struct hub_tree *t
 }
 
 /* The one call that is never repeated as it is: whether it went through is seen from the branch. */
-static enum status send(struct push *p, const struct buf *body, struct err *err)
+static enum status send_commit(struct push *p, const struct buf *body, struct err *err)
 {
     char url[HUB_REPO_BYTES + 128];
     struct http_reply reply;
@@ -149,15 +150,13 @@ static enum status send(struct push *p, const struct buf *body, struct err *err)
                                    .body_bytes = body->n_bytes,
                                    .total_s = 120 + (double)body->n_bytes / 50e3};
     enum status st = http_send(p->http, &request, &reply, err);
-    p->again = st == ST_NET;
     if (st == ST_OK)
         st = push__check(p, &reply, "the commit", err);
     if (st == ST_OK) {
         st = http_json(p->http, &reply, "the commit", &answer, err);
-        p->again = st == ST_NET;
     }
     if (st == ST_OK) {
-        st = json_get_string(answer, "the Hub's reply", "commitOid", true, "", &oid, err);
+        st = http__string(answer, "commitOid", true, "", &oid, err);
         if (st == ST_OK && strlen(oid) == 40)
             memcpy(p->result->commit, oid, SHA1_HEX_BYTES);
     }
@@ -181,7 +180,7 @@ enum status push__commit(struct push *p, const struct hub_tree *tree, size_t *n_
     if (st == ST_OK)
         st = delete_rotated(p, tree, &body, n_lines, err);
     if (st == ST_OK && *n_lines > 0)
-        st = send(p, &body, err);
+        st = send_commit(p, &body, err);
     buf_release(&body);
     return st;
 }

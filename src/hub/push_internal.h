@@ -26,7 +26,7 @@ struct push {
     struct push_file *files;
     size_t n_files;
     int64_t all_bytes, done_bytes; /* of large files in this round */
-    bool again;                    /* what failed may go well in a new round */
+    bool again; /* what fails with ST_NET may go well in a new round; false after a refusal */
 };
 
 /* dir's files and the card, with their hashes. */

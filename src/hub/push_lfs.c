@@ -1,4 +1,5 @@
 /* Large files: git-lfs's batch call, then the bytes to where its signed URLs point, whole or in parts. */
+#include "http_internal.h"
 #include "push_internal.h"
 #include "util/json.h"
 
@@ -34,10 +35,8 @@ static enum status put(struct push *p, const struct push_file *f, const char *ur
         request.file_bytes = n_bytes;
     }
     enum status st = http_send(p->http, &request, &reply, err);
-    p->again = st == ST_NET;
     if (st == ST_OK && (reply.status < 200 || reply.status > 299)) {
         /* Also 403: the URL has run out, a new batch gives a new one. */
-        p->again = true;
         st = http_check(p->http, &reply, f->path, err);
     }
     if (st == ST_OK && etag) {
@@ -85,7 +84,6 @@ static enum status post_json(struct push *p, const char *url, bool authorize, co
     enum status st = http_send(p->http, &request, &reply, err);
     if (st == ST_OK)
         st = http_check(p->http, &reply, what, err);
-    p->again = st == ST_NET; /* refused for good: a new batch helps all the same */
     free(body);
     http_reply_release(&reply);
     return st;
@@ -98,7 +96,6 @@ static enum status put_parts(struct push *p, const struct push_file *f, const ch
     json_t *parts = json_array();
     enum status st = parts ? ST_OK : err_memory(err, "the list of parts", 0);
     if (st == ST_OK && (n_parts > MAX_PARTS || part_url(map, n_parts + 1) || !part_url(map, n_parts))) {
-        p->again = true;
         st = err_set(err, ST_NET, "'%s' has %lld parts of %lld bytes, the Hub has not as many places",
                      f->path, (long long)n_parts, (long long)chunk);
     }
@@ -107,7 +104,6 @@ static enum status put_parts(struct push *p, const struct push_file *f, const ch
         const char *url = part_url(map, k);
         char etag[256] = "";
         if (!url) {
-            p->again = true;
             st = err_set(err, ST_NET, "the Hub has no place for part %lld of '%s'", (long long)k, f->path);
         }
         if (st == ST_OK)
@@ -139,7 +135,7 @@ static enum status verify(struct push *p, const struct push_file *f, const json_
     const char *href;
     if (!json_is_object(action))
         return ST_OK;
-    TRY(json_get_string(action, "the Hub's reply", "href", false, NULL, &href, err));
+    TRY(http__string(action, "href", false, NULL, &href, err));
     json_t *whole = json_pack("{s:s, s:I}", "oid", f->sha256, "size", (json_int_t)f->n_bytes);
     enum status st = post_json(p, href, true, whole, "application/json", "checking a large file", err);
     json_decref(whole);
@@ -153,7 +149,6 @@ static enum status send_object(struct push *p, const struct push_file *f, const 
     const json_t *error = json_object_get(object, "error");
     if (json_is_object(error)) {
         const char *text = json_string_value(json_object_get(error, "message"));
-        p->again = true;
         return err_set(err, ST_NET, "the Hub does not take '%s': %.200s", f->path,
                        text ? text : "no reason given");
     }
@@ -165,7 +160,7 @@ static enum status send_object(struct push *p, const struct push_file *f, const 
     const char *href;
     const json_t *map = json_object_get(upload, "header");
     int64_t chunk = chunk_bytes(map);
-    TRY(json_get_string(upload, "the Hub's reply", "href", false, NULL, &href, err));
+    TRY(http__string(upload, "href", false, NULL, &href, err));
     if (chunk > 0)
         TRY(put_parts(p, f, href, map, chunk, err));
     else
@@ -187,7 +182,6 @@ static enum status send_objects(struct push *p, struct push_file *const *files, 
                 found = object;
         }
         if (!found) {
-            p->again = true;
             return err_set(err, ST_NET, "the Hub gives no place for '%s'", files[i]->path);
         }
         TRY(send_object(p, files[i], found, err));
@@ -224,7 +218,6 @@ static enum status send_batch(struct push *p, struct push_file *const *files, si
                                        .body = body,
                                        .body_bytes = strlen(body)};
         st = http_send(p->http, &request, &reply, err);
-        p->again = st == ST_NET;
     }
     if (st == ST_OK)
         st = push__check(p, &reply, "announcing the large files", err);

@@ -1,4 +1,5 @@
 /* How each file is to travel: the Hub decides, from its name, size and first bytes. */
+#include "http_internal.h"
 #include "push_internal.h"
 #include "util/json.h"
 
@@ -55,11 +56,10 @@ static enum status take_modes(struct push *p, struct push_file *const *asked, si
                 found = item;
         }
         if (!found) {
-            p->again = true;
             return err_set(err, ST_NET, "the Hub does not say how '%.200s' is to be sent", asked[i]->path);
         }
-        TRY(json_get_string(found, "the Hub's reply", "uploadMode", true, "regular", &mode, err));
-        TRY(json_get_bool(found, "the Hub's reply", "shouldIgnore", true, false, &asked[i]->ignored, err));
+        TRY(http__string(found, "uploadMode", true, "regular", &mode, err));
+        TRY(http__bool(found, "shouldIgnore", true, false, &asked[i]->ignored, err));
         /* Whatever is said, an LFS object has bytes. */
         asked[i]->is_lfs = strcmp(mode, "lfs") == 0 && asked[i]->n_bytes > 0;
     }
@@ -89,7 +89,6 @@ static enum status ask(struct push *p, struct push_file *const *asked, size_t n,
                                        .body = body,
                                        .body_bytes = strlen(body)};
         st = http_send(p->http, &request, &reply, err);
-        p->again = st == ST_NET;
     }
     if (st == ST_OK)
         st = push__check(p, &reply, "announcing the files", err);

@@ -188,21 +188,28 @@ enum status spool_list(const char *dir, struct spool_point **points, size_t *n_p
     return ST_OK;
 }
 
+enum status spool_note_sent(const char *dir, const struct spool_point *point, const char *checkpoint,
+                            struct err *err)
+{
+    char name[SPOOL_NAME_BYTES], sent[PATH_BYTES], note[PATH_BYTES], hex[SHA256_HEX_BYTES];
+    spool__name(point, name);
+    TRY(identity(checkpoint, hex, err));
+    TRY(path_join(sent, dir, "sent", err));
+    TRY(dir_make(sent, err));
+    TRY(path_join(note, sent, name, err));
+    return file_write(note, hex, strlen(hex), err);
+}
+
 enum status spool__sent(const char *dir, const struct spool_point *point, struct err *err)
 {
     char name[SPOOL_NAME_BYTES], hidden[SPOOL_NAME_BYTES + 32], path[PATH_BYTES], files[PATH_BYTES],
         gone[PATH_BYTES];
-    char sent[PATH_BYTES], note[PATH_BYTES], hex[SHA256_HEX_BYTES];
     spool__name(point, name);
     snprintf(hidden, sizeof hidden, HALF_MADE "%ld-%s", (long)getpid(), name);
     TRY(path_join(path, dir, name, err));
     TRY(path_join(files, path, "files", err));
     TRY(path_join(gone, dir, hidden, err));
-    TRY(identity(files, hex, err));
-    TRY(path_join(sent, dir, "sent", err));
-    TRY(dir_make(sent, err));
-    TRY(path_join(note, sent, name, err));
-    TRY(file_write(note, hex, strlen(hex), err));
+    TRY(spool_note_sent(dir, point, files, err));
     TRY(dir_remove(gone, err));
     if (rename(path, gone) != 0)
         return err_errno(err, ST_ENV, "cannot rename '%s'", path);

@@ -1,4 +1,5 @@
 /* The thread that drains the spool: one point after the other, without MPI, never in a step's way. */
+#include "http_internal.h"
 #include "spool_internal.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -211,7 +212,7 @@ enum status uploader_open(struct uploader **out, const struct uploader_config *c
         return err_memory(err, "the uploader", sizeof *u);
     snprintf(u->dir, sizeof u->dir, "%s", config->dir);
     u->keep = config->keep;
-    u->pause_s = config->pause_s > 0 ? config->pause_s : 15;
+    u->pause_s = config->pause_s > 0 ? config->pause_s : 15 * http__pause_s();
     u->state.n_waiting = (int)n;
     spool__clean(u->dir);
     struct http_config http = {.endpoint = config->endpoint, .token = config->token, .cancel = &u->cancel};

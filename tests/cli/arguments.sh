@@ -85,12 +85,9 @@ DATA_JSON_PATH=from_variable.json; export DATA_JSON_PATH
 run 3 pack --out o; says "from_variable.json"
 run 3 pack --out o --set data_json=from_set.json; says "from_set.json"
 run 3 pack --data from_argument.json --out o; says "from_argument.json"
-GDRIVE_ID=somebody; export GDRIVE_ID
-run 3 pack --out o; says "without effect"; says "GDRIVE_ID"
-[ "$(grep -c GDRIVE_ID err)" -eq 1 ] || fail "GDRIVE_ID is named more than once"
 LR=fast; export LR
 run 2 pack --out o; says "environment variable LR: lr 'fast'"
-unset LR DATA_JSON_PATH GDRIVE_ID
+unset LR DATA_JSON_PATH
 rm smgpt.json
 run 2 pack --temperature 1 --out o; says "unknown argument '--temperature'"
 

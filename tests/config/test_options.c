@@ -189,7 +189,6 @@ static void test_bad_assignments(void **state)
         {"lora_dropout=0.1", "lora_dropout 0.1 is not built yet"},
         {"checkpoint_layout=modules_to_save", "not built yet"},
         {"save_dtype=bfloat16", "not built yet"},
-        {"gdrive_id=abc", "gdrive_id is not built yet"},
 
         {"memory_limit=1G", "memory_limit is not built yet"},
         {"deadline=soon", "not a length of time"},

@@ -6,6 +6,7 @@ repository=$2
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/checks.sh"
 
+export SMGPT_HUB_PAUSE_S=0.05
 hub_start --chunk 100000
 export HF_TOKEN=hf_test_write HF_HOME=$tmp/home
 cd "$tmp" || exit 1

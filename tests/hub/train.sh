@@ -12,6 +12,7 @@ model=${SMGPT_SHARED:-$repository/../shared}/data/stories260k
 }
 
 export HF_TOKEN=hf_test_write HF_HOME=$tmp/home OMP_NUM_THREADS=1
+export SMGPT_HUB_PAUSE_S=0.05
 hub_start --chunk 100000
 cd "$tmp" || exit 1
 train() { # CODE WORK_DIR ARGS...

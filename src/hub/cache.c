@@ -1,0 +1,286 @@
+/* The cache that huggingface_hub shares: blobs by hash, snapshots of links to them, refs. */
+#include "download_internal.h"
+#include "util/json.h"
+#include "util/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct place {
+    char repo[HUB_REPO_BYTES], revision[HUB_REPO_BYTES];
+    char root[PATH_BYTES];     /* models--owner--name */
+    char snapshot[PATH_BYTES]; /* of the commit, once it is known */
+};
+
+static bool is_commit(const char *text)
+{
+    return strlen(text) == 40 && strspn(text, "0123456789abcdef") == 40;
+}
+
+static enum status cache_dir(char path[PATH_BYTES], struct err *err)
+{
+    static const char *const names[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"};
+    char home[PATH_BYTES];
+    for (size_t i = 0; i < 2; i++)
+        if (getenv(names[i]) && *getenv(names[i]))
+            return path_join(path, getenv(names[i]), "", err);
+    TRY(hub_home(home, err));
+    return path_join(path, home, "hub", err);
+}
+
+/* "owner/name[@revision]" and where the cache has it. */
+static enum status find_place(struct place *p, const char *name, struct err *err)
+{
+    char cache[PATH_BYTES], folder[2 * HUB_REPO_BYTES + 16] = "models--";
+    const char *at = strchr(name, '@');
+    size_t n = at ? (size_t)(at - name) : strlen(name), length = strlen(folder);
+    *p = (struct place){.revision = "main"};
+    if (n >= sizeof p->repo ||
+        (at && (strlen(at + 1) == 0 || strlen(at + 1) >= sizeof p->revision || strstr(at, ".."))))
+        return err_set(err, ST_USAGE, "'%.100s' names no model of the Hub", name);
+    memcpy(p->repo, name, n);
+    if (at)
+        strcpy(p->revision, at + 1);
+    if (!hub_repo_is_valid(p->repo))
+        return err_set(err, ST_USAGE, "'%.100s' names no model of the Hub", name);
+    for (const char *c = p->repo; *c; c++)
+        length += (size_t)snprintf(folder + length, sizeof folder - length, "%s",
+                                   *c == '/' ? "--" : (char[]){*c, 0});
+    TRY(cache_dir(cache, err));
+    return path_join(p->root, cache, folder, err);
+}
+
+static enum status set_snapshot(struct place *p, const char *commit, struct err *err)
+{
+    char snapshots[PATH_BYTES];
+    TRY(path_join(snapshots, p->root, "snapshots", err));
+    return path_join(p->snapshot, snapshots, commit, err);
+}
+
+static enum status ref_path(const struct place *p, char path[PATH_BYTES], struct err *err)
+{
+    char refs[PATH_BYTES];
+    TRY(path_join(refs, p->root, "refs", err));
+    return path_join(path, refs, p->revision, err);
+}
+
+/* The commit that the cache knows a revision by; false: none. */
+static bool cached_commit(const struct place *p, char commit[SHA1_HEX_BYTES])
+{
+    char path[PATH_BYTES];
+    struct buf text = BUF_INIT;
+    if (is_commit(p->revision)) {
+        strcpy(commit, p->revision);
+        return true;
+    }
+    bool good = ref_path(p, path, NULL) == ST_OK && file_exists(path) &&
+                file_read(path, 64, &text, NULL) == ST_OK && text.data && is_commit(text.data);
+    if (good)
+        strcpy(commit, text.data);
+    buf_release(&text);
+    return good;
+}
+
+/* What training and generating read, at the root of the repository. */
+static bool is_needed(const char *path)
+{
+    static const char *const names[] = {"config.json",
+                                        "generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "chat_template.jinja",
+                                        "model.safetensors.index.json"};
+    size_t n = strlen(path);
+    if (strchr(path, '/'))
+        return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(path, names[i]) == 0)
+            return true;
+    return n > 12 && strncmp(path, "model", 5) == 0 && strcmp(path + n - 12, ".safetensors") == 0;
+}
+
+static bool holds(const char *dir, const char *name)
+{
+    char path[PATH_BYTES];
+    return path_join(path, dir, name, NULL) == ST_OK && file_exists(path);
+}
+
+/* All shards that the index names, if there is one. */
+static bool shards_are_there(const char *dir)
+{
+    char path[PATH_BYTES];
+    json_t *index = NULL, *value;
+    const char *key;
+    if (path_join(path, dir, "model.safetensors.index.json", NULL) != ST_OK ||
+        json_read_file(&index, path, (size_t)64 << 20, NULL) != ST_OK)
+        return false;
+    bool all = json_object_size(json_object_get(index, "weight_map")) > 0;
+    json_object_foreach(json_object_get(index, "weight_map"), key, value)
+    {
+        const char *name = json_string_value(value);
+        all = all && name && !strchr(name, '/') && holds(dir, name);
+    }
+    json_decref(index);
+    return all;
+}
+
+static bool snapshot_is_whole(const struct place *p)
+{
+    return holds(p->snapshot, "config.json") &&
+           (holds(p->snapshot, "model.safetensors") || shards_are_there(p->snapshot));
+}
+
+static enum status offline(struct place *p, struct err *err)
+{
+    char commit[SHA1_HEX_BYTES];
+    if (cached_commit(p, commit)) {
+        TRY(set_snapshot(p, commit, err));
+        if (snapshot_is_whole(p))
+            return ST_OK;
+    }
+    err_set(err, ST_INPUT, "the model %s (%s) is not in the cache %s, and the Hub is off", p->repo,
+            p->revision, p->root);
+    return err_hint(err, "take HF_HUB_OFFLINE away for the first time, or set model to a directory");
+}
+
+/* The snapshot's entry: a link to the blob, as huggingface_hub makes it for files at the root. */
+static enum status link_entry(const struct place *p, const struct hub_file *f, struct err *err)
+{
+    char target[SHA256_HEX_BYTES + 32], path[PATH_BYTES], tmp[PATH_BYTES + 32];
+    struct stat info;
+    TRY(path_join(path, p->snapshot, f->path, err));
+    if (stat(path, &info) == 0)
+        return ST_OK;
+    snprintf(target, sizeof target, "../../blobs/%s", f->oid);
+    snprintf(tmp, sizeof tmp, "%s.%ld", path, (long)getpid());
+    unlink(tmp);
+    if (symlink(target, tmp) != 0 || rename(tmp, path) != 0)
+        return err_errno(err, ST_ENV, "cannot make the link '%s'", path);
+    return ST_OK;
+}
+
+static enum status fetch(struct http *h, struct place *p, const struct hub_tree *tree, struct err *err)
+{
+    char blobs[PATH_BYTES], path[PATH_BYTES];
+    struct download *items = calloc(tree->n_files + 1, sizeof *items);
+    size_t n = 0;
+    bool weights = false;
+    enum status st =
+        items ? path_join(blobs, p->root, "blobs", err) : err_memory(err, "the list of files", 0);
+    if (st == ST_OK)
+        st = dir_make(blobs, err);
+    if (st == ST_OK)
+        st = dir_make(p->snapshot, err);
+    for (size_t i = 0; i < tree->n_files && st == ST_OK; i++) {
+        const struct hub_file *f = &tree->files[i];
+        if (!is_needed(f->path) || holds(p->snapshot, f->path))
+            continue;
+        st = path_join(path, blobs, f->oid, err);
+        if (st == ST_OK) {
+            items[n] = (struct download){.file = f, .path = strdup(path)};
+            st = items[n++].path ? ST_OK : err_memory(err, "a path", 0);
+        }
+    }
+    for (size_t i = 0; i < tree->n_files; i++)
+        weights = weights || (is_needed(tree->files[i].path) && strstr(tree->files[i].path, ".safetensors"));
+    if (st == ST_OK && !weights) {
+        st = err_set(err, ST_INPUT, "%s has no safetensors", p->repo);
+        err_hint(err, "convert it once with transformers' save_pretrained, and set model to that directory");
+    }
+    if (st == ST_OK)
+        st = hub_download(h, p->repo, tree->commit, items, n, p->repo, err);
+    for (size_t i = 0; i < n; i++) {
+        if (st == ST_OK)
+            st = link_entry(p, items[i].file, err);
+        free(items[i].path);
+    }
+    free(items);
+    return st;
+}
+
+/* One process at a time fills a repository's place; who comes later finds the files there. */
+static int lock_repo(const struct place *p)
+{
+    char path[PATH_BYTES];
+    int fd = path_join(path, p->root, ".smgpt.lock", NULL) == ST_OK && dir_make(p->root, NULL) == ST_OK
+                 ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0664)
+                 : -1;
+    if (fd >= 0)
+        while (flock(fd, LOCK_EX) != 0 && errno == EINTR) {
+        }
+    return fd;
+}
+
+static enum status write_ref(const struct place *p, const char *commit, struct err *err)
+{
+    char path[PATH_BYTES], parent[PATH_BYTES];
+    if (is_commit(p->revision))
+        return ST_OK;
+    TRY(ref_path(p, path, err));
+    snprintf(parent, sizeof parent, "%s", path);
+    *strrchr(parent, '/') = 0;
+    TRY(dir_make(parent, err));
+    return file_write(path, commit, strlen(commit), err);
+}
+
+/* From the Hub, at the commit that the revision names now. */
+static enum status fetch_now(struct http *h, struct place *p, bool *missing, struct err *err)
+{
+    struct hub_tree tree;
+    TRY(hub_tree_read(h, p->repo, p->revision, &tree, missing, err));
+    int lock = lock_repo(p);
+    enum status st = set_snapshot(p, tree.commit, err);
+    if (st == ST_OK)
+        st = fetch(h, p, &tree, err);
+    if (st == ST_OK)
+        st = write_ref(p, tree.commit, err);
+    if (lock >= 0)
+        close(lock);
+    hub_tree_release(&tree);
+    return st;
+}
+
+static enum status online(struct http *h, struct place *p, struct err *err)
+{
+    struct err fault = ERR_INIT;
+    bool missing;
+    enum status st = fetch_now(h, p, &missing, &fault);
+    /* A hash in the list may have come wrong: once more, from the list on. */
+    for (int i = 1; i < DOWNLOAD_ROUNDS && st == ST_NET && !missing; i++) {
+        fault = (struct err)ERR_INIT;
+        st = fetch_now(h, p, &missing, &fault);
+    }
+    if (st == ST_NET && !missing && offline(p, NULL) == ST_OK) {
+        log_warn("%s; the model is taken from the cache", fault.what);
+        return ST_OK;
+    }
+    if (st != ST_OK) {
+        err_set(err, st, "%s", fault.what);
+        return fault.hint[0] ? err_hint(err, "%s", fault.hint) : st;
+    }
+    return ST_OK;
+}
+
+enum status hub_model(struct http *h, const char *name, char path[], struct err *err)
+{
+    struct place p;
+    char commit[SHA1_HEX_BYTES];
+    TRY(find_place(&p, name, err));
+    /* A commit never changes: what the cache has of it needs no question. */
+    bool fixed = is_commit(p.revision) && cached_commit(&p, commit) &&
+                 set_snapshot(&p, commit, NULL) == ST_OK && snapshot_is_whole(&p);
+    if (!fixed)
+        TRY(h ? online(h, &p, err) : offline(&p, err));
+    strcpy(path, p.snapshot);
+    return ST_OK;
+}

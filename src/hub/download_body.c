@@ -1,0 +1,137 @@
+/* The bytes of one URL into a file that may hold their beginning already. */
+#include "download_internal.h"
+#include "util/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_FAULTS 6 /* in a row, without a byte in between */
+
+struct sink {
+    const struct body *body;
+    int fd;
+    int64_t at;
+};
+
+/* A 206 goes on where the file ended, a 200 is the whole again. */
+static enum status take(void *user, int status, bool restart, const void *data, size_t n_bytes,
+                        struct err *err)
+{
+    struct sink *s = user;
+    const char *p = data;
+    if (restart && status == 200 && s->at > 0) {
+        if (s->body->n_done)
+            *s->body->n_done -= s->at;
+        s->at = 0;
+        if (ftruncate(s->fd, 0) != 0)
+            return err_errno(err, ST_ENV, "cannot cut '%s'", s->body->path);
+    }
+    if (s->body->n_bytes >= 0 && s->at + (int64_t)n_bytes > s->body->n_bytes)
+        return err_set(err, ST_NET, "%s: more bytes came than the file has", s->body->path);
+    while (n_bytes > 0) {
+        ssize_t n = pwrite(s->fd, p, n_bytes, s->at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_errno(err, ST_ENV, "cannot write '%s'", s->body->path);
+        p += n;
+        n_bytes -= (size_t)n;
+        s->at += n;
+        if (s->body->n_done)
+            *s->body->n_done += n;
+    }
+    return ST_OK;
+}
+
+/* *done: all is there. A refusal (401, 403, 404, ...) is final; but 403 behind a redirect is a signed URL
+ * that has run out, and the next try gets a new one. */
+static enum status try_once(struct http *h, struct sink *s, bool *done, bool *final, struct err *err)
+{
+    const struct body *b = s->body;
+    struct http_reply reply;
+    struct http_request request = {.url = b->url,
+                                   .authorize = b->authorize,
+                                   .range_from = s->at,
+                                   .total_s = -1,
+                                   .sink = take,
+                                   .user = s};
+    enum status st = http_send(h, &request, &reply, err);
+    *final = st != ST_OK && st != ST_NET;
+    *done = false;
+    if (st == ST_OK && reply.status == 416 && s->at > 0) {
+        *done = b->n_bytes < 0 || s->at == b->n_bytes;
+        if (!*done && ftruncate(s->fd, 0) == 0)
+            s->at = 0;
+    } else if (st == ST_OK && (reply.status == 200 || reply.status == 206)) {
+        *done = b->n_bytes < 0 || s->at == b->n_bytes;
+        if (!*done)
+            st = err_set(err, ST_NET, "%s: the transfer ended early", b->path);
+    } else if (st == ST_OK) {
+        int code = reply.status;
+        bool elsewhere = strncmp(reply.url, h->endpoint, strlen(h->endpoint)) != 0;
+        *final = code >= 400 && code < 500 && code != 408 && code != 429 &&
+                 !(code == 403 && elsewhere && b->authorize);
+        st = http_check(h, &reply, reply.url, err);
+        double asked_s = http__asked_pause_s(&reply);
+        if (!*final && asked_s > 0)
+            clock_sleep_s(asked_s < 60 ? asked_s : 60);
+    }
+    http_reply_release(&reply);
+    return st;
+}
+
+static enum status fill(struct http *h, struct sink *s, struct err *err)
+{
+    int n_faults = 0;
+    for (;;) {
+        struct err fault = ERR_INIT;
+        bool done, final;
+        int64_t before = s->at;
+        enum status st = try_once(h, s, &done, &final, &fault);
+        if (done)
+            return ST_OK;
+        n_faults = s->at > before ? 1 : n_faults + 1;
+        if (final || n_faults >= MAX_FAULTS) {
+            err_set(err, st == ST_OK ? ST_NET : st, "%s",
+                    fault.what[0] ? fault.what : "the download does not end");
+            if (fault.hint[0])
+                err_hint(err, "%s", fault.hint);
+            return err->status;
+        }
+        for (double left = h->pause_s * n_faults; left > 0; left -= 0.1) {
+            if (http__cancelled(h) || stop_requested())
+                return err_set(err, ST_STOPPED,
+                               "the download was given up; what came stays for the next try");
+            clock_sleep_s(left < 0.1 ? left : 0.1);
+        }
+    }
+}
+
+enum status download__body(struct http *h, const struct body *body, struct err *err)
+{
+    struct stat info;
+    struct sink s = {.body = body, .fd = open(body->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)};
+    if (s.fd < 0 || fstat(s.fd, &info) != 0) {
+        if (s.fd >= 0)
+            close(s.fd);
+        return err_errno(err, ST_ENV, "cannot open '%s'", body->path);
+    }
+    s.at = info.st_size;
+    enum status st = ST_OK;
+    if (body->n_bytes >= 0 && s.at > body->n_bytes) {
+        s.at = 0;
+        st = ftruncate(s.fd, 0) == 0 ? ST_OK : err_errno(err, ST_ENV, "cannot cut '%s'", body->path);
+    }
+    if (body->n_done)
+        *body->n_done += s.at;
+    if (st == ST_OK && s.at != body->n_bytes)
+        st = fill(h, &s, err);
+    if (st == ST_OK && fsync(s.fd) != 0)
+        st = err_errno(err, ST_ENV, "cannot write '%s' to disk", body->path);
+    close(s.fd);
+    return st;
+}
