@@ -25,6 +25,7 @@ struct train_options {
         save_steps;    /* eval 0: only at the end; save 0: only halfway and last */
     int64_t stop_step; /* ends after this step, saved there too; 0: at the stage's last */
     int32_t keep_checkpoints;
+    bool save_beside;        /* steps go on while a checkpoint is written, from a copy of the state */
     int32_t max_pack_tokens; /* tokens of one packed sequence */
     double deadline_s;       /* clock_s at which to save and stop; 0: none */
     bool resume;             /* go on from resume_dir, or the newest checkpoint when that is empty */
@@ -33,7 +34,9 @@ struct train_options {
     json_t *options_json; /* options that change the curve, for smgpt_state.json; borrowed */
 };
 
-/* What a checkpoint holds besides the numbers: given by the level above, used on rank 0 only. */
+/* What a checkpoint holds besides the numbers: given by the level above, used on rank 0 only. With
+ * save_beside add_files and committed are called in a thread, one call at a time: what they read must not
+ * change. */
 struct train_files {
     /* Copies tokenizer, smgpt_data.json, adapter_config.json, README into the directory being filled. */
     enum status (*add_files)(void *user, const char *dir, int32_t stage, int64_t step, struct err *err);
@@ -81,7 +84,8 @@ int64_t schedule_warmup(int64_t max_steps, double ratio);
  * differs from the checkpoint's. Checkpoints of steps after the one resumed from, and the log's lines of
  * them, belong to an attempt that is given up: the lines are dropped, the directories moved to
  * <out_dir>/superseded. A loss or gradient that is not finite ends the run with ST_INPUT before it gets into
- * the values. A failed save (disk full, no permission) is ST_ENV; the checkpoint before it stays as it was.
+ * the values. A failed save (disk full, no permission) is ST_ENV, found before the next step at the latest
+ * that begins after it; the checkpoint before it stays as it was. On return no save is under way.
  */
 enum status train_stage(const struct train_context *c, const struct train_options *o,
                         struct train_result *result, struct err *err);

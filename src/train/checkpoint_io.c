@@ -67,7 +67,7 @@ static void vectors_upload(const struct vectors *x, const struct trainer *t)
     c->ops->sync(c->dev);
 }
 
-/* ---- saving ---- */
+/* ---- saving: of a point alone, so that it may go on in a thread while the run does ---- */
 
 static enum status options_hash(const json_t *options, char hex[SHA256_HEX_BYTES], struct err *err)
 {
@@ -79,61 +79,59 @@ static enum status options_hash(const json_t *options, char hex[SHA256_HEX_BYTES
     return ST_OK;
 }
 
-static enum status run_state_make(struct run_state *s, const struct trainer *t, const float *values,
-                                  json_t *none, struct err *err)
+static enum status run_state_make(struct run_state *s, const struct save_point *p, json_t *none,
+                                  struct err *err)
 {
-    const struct train_context *c = t->c;
-    *s = (struct run_state){.stage = t->o->stage, .step = t->step};
-    s->options = t->o->options_json != NULL ? t->o->options_json : none;
+    const struct train_context *c = p->c;
+    *s = (struct run_state){.stage = p->o->stage, .step = p->step};
+    s->options = p->o->options_json != NULL ? p->o->options_json : none;
     TRY(options_hash(s->options, s->options_sha256, err));
     memcpy(s->pack_sha256, c->pack_info.sha256, sizeof s->pack_sha256);
     memcpy(s->model_sha256, c->model_sha256, sizeof s->model_sha256);
-    sha256_buffer(values, (size_t)c->params->n_values * sizeof *values, s->params_sha256);
+    sha256_buffer(p->values, (size_t)c->params->n_values * sizeof *p->values, s->params_sha256);
     snprintf(s->cpu_path, sizeof s->cpu_path, "%s", c->ops->describe(c->dev));
     return ST_OK;
 }
 
-static enum status write_run_state(const char *dir, const struct trainer *t, const float *values,
-                                   struct err *err)
+static enum status write_run_state(const char *dir, const struct save_point *p, struct err *err)
 {
     char path[PATH_BYTES];
     struct run_state s;
     json_t *none = json_object();
     enum status st = path_join(path, dir, "smgpt_state.json", err);
     if (st == ST_OK)
-        st = run_state_make(&s, t, values, none, err);
+        st = run_state_make(&s, p, none, err);
     if (st == ST_OK)
         st = run_state_write(path, &s, err);
     json_decref(none);
     return st;
 }
 
-static enum status write_optimizer(const char *dir, const struct trainer *t, const struct vectors *x,
-                                   struct err *err)
+static enum status write_optimizer(const char *dir, const struct save_point *p, struct err *err)
 {
     char path[PATH_BYTES];
-    const struct train_options *o = t->o;
+    const struct train_options *o = p->o;
     struct tensor_list list = TENSOR_LIST_INIT;
-    struct optimizer_state s = {.lr = trainer__lr(t, t->step),
+    struct optimizer_state s = {.lr = p->lr,
                                 .initial_lr = o->lr,
                                 .beta1 = o->adam_beta1,
                                 .beta2 = o->adam_beta2,
                                 .eps = o->adam_epsilon,
                                 .weight_decay = o->weight_decay,
-                                .step = t->step,
+                                .step = p->step,
                                 .params = &list,
-                                .exp_avg = x->m,
-                                .exp_avg_sq = x->v};
-    struct scheduler_state sched = {.base_lr = o->lr, .last_lr = s.lr, .last_epoch = t->step};
-    enum status st = params_tensors(t->c->params, x->values, &list, err);
+                                .exp_avg = p->m,
+                                .exp_avg_sq = p->v};
+    struct scheduler_state sched = {.base_lr = o->lr, .last_lr = s.lr, .last_epoch = p->step};
+    enum status st = params_tensors(p->c->params, p->values, &list, err);
     if (st == ST_OK)
         st = path_join(path, dir, "optimizer.pt", err);
-    order__flip(t->c->params, x->m);
-    order__flip(t->c->params, x->v);
+    order__flip(p->c->params, p->m);
+    order__flip(p->c->params, p->v);
     if (st == ST_OK)
         st = optimizer_write(path, &s, err);
-    order__flip(t->c->params, x->m);
-    order__flip(t->c->params, x->v);
+    order__flip(p->c->params, p->m);
+    order__flip(p->c->params, p->v);
     tensor_list_release(&list);
     TRY(st);
     TRY(path_join(path, dir, "scheduler.pt", err));
@@ -145,78 +143,67 @@ static int64_t steps_or(int64_t n, int64_t otherwise)
     return n > 0 ? n : otherwise;
 }
 
-static enum status write_trainer_state(const char *dir, const struct trainer *t, const struct train_log *l,
-                                       struct err *err)
+static enum status write_trainer_state(const char *dir, const struct save_point *p, struct err *err)
 {
     char path[PATH_BYTES];
-    const int64_t max = t->plan.max_steps, half = steps_or(max / 2, 1);
+    const int64_t max = p->max_steps, half = steps_or(max / 2, 1);
     /* Python takes the three intervals from here and divides by them: they must be positive. */
-    const struct trainer_state s = {.global_step = t->step,
+    const struct trainer_state s = {.global_step = p->step,
                                     .max_steps = max,
-                                    .epoch = plan_epoch(&t->plan, t->step),
-                                    .num_train_epochs = ceil((double)max / (double)t->plan.steps_per_epoch),
-                                    .logging_steps = steps_or(t->o->logging_steps, 1),
-                                    .eval_steps = steps_or(t->o->eval_steps, max),
-                                    .save_steps = steps_or(t->o->save_steps, half),
-                                    .train_batch_size = t->o->batch_train,
-                                    .finished = t->step == max,
-                                    .log_history = l->history};
+                                    .epoch = p->epoch,
+                                    .num_train_epochs = ceil((double)max / (double)p->steps_per_epoch),
+                                    .logging_steps = steps_or(p->o->logging_steps, 1),
+                                    .eval_steps = steps_or(p->o->eval_steps, max),
+                                    .save_steps = steps_or(p->o->save_steps, half),
+                                    .train_batch_size = p->o->batch_train,
+                                    .finished = p->step == max,
+                                    .log_history = p->log.history};
     TRY(path_join(path, dir, "trainer_state.json", err));
     return trainer_state_write(path, &s, err);
 }
 
-static enum status fill(const char *dir, const struct trainer *t, const struct train_log *l,
-                        const struct vectors *x, struct err *err)
+static enum status fill(const char *dir, const struct save_point *p, struct err *err)
 {
     char path[PATH_BYTES];
-    const struct train_files *files = &t->c->files;
+    const struct train_files *files = &p->c->files;
     TRY(path_join(path, dir, "adapter_model.safetensors", err));
-    TRY(adapter_write(path, t->c->params, x->values, err));
-    TRY(write_optimizer(dir, t, x, err));
-    TRY(write_trainer_state(dir, t, l, err));
-    TRY(write_run_state(dir, t, x->values, err));
-    return files->add_files != NULL ? files->add_files(files->user, dir, t->o->stage, t->step, err) : ST_OK;
+    TRY(adapter_write(path, p->c->params, p->values, err));
+    TRY(write_optimizer(dir, p, err));
+    TRY(write_trainer_state(dir, p, err));
+    TRY(write_run_state(dir, p, err));
+    return files->add_files != NULL ? files->add_files(files->user, dir, p->o->stage, p->step, err) : ST_OK;
 }
 
-static enum status save(const struct trainer *t, const struct train_log *l, const struct vectors *x,
-                        struct err *err)
+/* The old ones go only when the new one stands. */
+static enum status save(const struct save_point *p, struct err *err)
 {
     struct ckpt_writer w;
     char dir[PATH_BYTES];
-    const struct train_files *files = &t->c->files;
-    TRY(log__sync(l, err));
-    TRY(ckpt_begin(&w, t->o->out_dir, t->step, err));
+    const struct train_files *files = &p->c->files;
+    TRY(log__sync(&p->log, err));
+    TRY(ckpt_begin(&w, p->o->out_dir, p->step, err));
     memcpy(dir, w.final_dir, sizeof dir);
-    vectors_download(x, t);
-    enum status st = fill(w.tmp_dir, t, l, x, err);
+    enum status st = fill(w.tmp_dir, p, err);
     if (st != ST_OK) {
         ckpt_abort(&w);
         return st;
     }
     TRY(ckpt_commit(&w, err));
     log_info("saved %s", dir);
-    TRY(ckpt_rotate(t->o->out_dir, t->o->keep_checkpoints, err));
+    TRY(ckpt_rotate(p->o->out_dir, p->o->keep_checkpoints, err));
     if (files->committed == NULL)
         return ST_OK;
-    return files->committed(files->user, dir, t->o->stage, t->step, t->step == t->plan.max_steps, err);
+    return files->committed(files->user, dir, p->o->stage, p->step, p->step == p->max_steps, err);
 }
 
-enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err)
+enum status checkpoint__save(const struct save_point *p, struct err *err)
 {
-    struct vectors x;
-    enum status st = vectors_open(&x, t, err);
+    enum status st = save(p, err);
     if (st == ST_OK)
-        st = save(t, l, &x, err);
-    if (st == ST_OK)
-        vectors_release(&x);
-    else {
-        vectors_release(&x);
-        err_where(err, "saving step %lld", (long long)t->step);
-        err_hint(
-            err,
-            "the checkpoint before this one is whole; make room or give leave to write, then start again");
-    }
-    return st;
+        return ST_OK;
+    err_where(err, "saving step %lld", (long long)p->step);
+    return err_hint(
+        err, "the checkpoint before this one is whole; make room or give leave to write, then start again");
 }
 
 /* ---- resuming ---- */

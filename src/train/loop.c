@@ -9,6 +9,7 @@
 struct loop {
     struct trainer *t;
     struct train_log log; /* rank 0 */
+    struct saver saver;   /* rank 0 */
     struct train_result *result;
     int64_t saved_step; /* newest checkpoint; 0: none, and none is needed */
     int64_t first_step;
@@ -51,10 +52,25 @@ static void show(const struct loop *l, const struct step_result *r)
 
 static enum status save(struct loop *l, struct err *err)
 {
-    enum status st = is_lead(l) ? checkpoint__save(l->t, &l->log, err) : ST_OK;
+    enum status st = is_lead(l) ? saver__save(&l->saver, l->t, &l->log, err) : ST_OK;
     TRY(comm_agree(l->t->c->comm, st, err));
     l->saved_step = l->t->step;
     return ST_OK;
+}
+
+/* Before a step: a save that failed meanwhile ends the run here, on all ranks, without a message of its own.
+ */
+static void pass_on_failed_save(struct loop *l)
+{
+    struct err why = ERR_INIT;
+    if (is_lead(l) && saver__check(&l->saver, &why) != ST_OK)
+        messages__refuse(&l->t->messages, l->t->step, &why);
+}
+
+/* All that was saved is on disk, or all ranks know that it is not. */
+static enum status finish_saves(struct loop *l, struct err *err)
+{
+    return comm_agree(l->t->c->comm, is_lead(l) ? saver__wait(&l->saver, err) : ST_OK, err);
 }
 
 /* Ends the stage before its time: what was finished and not yet saved is saved. */
@@ -62,6 +78,16 @@ static enum status stop(struct loop *l, struct err *err)
 {
     l->result->stopped = true;
     return l->t->step > l->saved_step ? save(l, err) : ST_OK;
+}
+
+/* On a full disk the log and the save under way fail side by side: the save is what is told of. */
+static enum status log_failed(struct loop *l, enum status st, struct err *err)
+{
+    struct err of_save = ERR_INIT;
+    if (saver__wait(&l->saver, &of_save) == ST_OK)
+        return st;
+    *err = of_save;
+    return of_save.status;
 }
 
 static bool eval_due(const struct loop *l)
@@ -94,6 +120,8 @@ static enum status evaluate(struct loop *l, bool *stopped, struct err *err)
              (long long)n_labels);
     if (is_lead(l))
         st = log__eval(&l->log, t, loss, n_labels, clock_s() - start_s, err);
+    if (st != ST_OK)
+        st = log_failed(l, st, err);
     return comm_agree(t->c->comm, st, err);
 }
 
@@ -123,6 +151,8 @@ static enum status after_step(struct loop *l, const struct step_result *r, struc
     if (log_due) {
         if (is_lead(l))
             st = log__step(&l->log, t, r, err);
+        if (st != ST_OK)
+            st = log_failed(l, st, err);
         TRY(comm_agree(t->c->comm, st, err));
     }
     if (log_due || save_due(l))
@@ -146,13 +176,14 @@ static enum status run(struct loop *l, struct err *err)
     if (missing)
         TRY(evaluate(l, &stopped, err));
     if (stopped)
-        return stop(l, err);
+        return stop(l, err); /* nothing was finished, so nothing is under way */
     l->start_s = clock_s();
     while (t->step < end_step(t) && !l->result->stopped) {
+        pass_on_failed_save(l);
         TRY(trainer__step(t, &r, err));
         TRY(r.stopped ? stop(l, err) : after_step(l, &r, err));
     }
-    return ST_OK;
+    return finish_saves(l, err);
 }
 
 /* Numbers that the end of an earlier run left, the same on all ranks. */
@@ -198,6 +229,7 @@ enum status train_stage(const struct train_context *c, const struct train_option
         st = run(&l, err);
     result->step = t.step;
     result->max_steps = t.plan.max_steps;
+    saver__close(&l.saver);
     log__close(&l.log);
     trainer__close(&t);
     return st;

@@ -74,12 +74,28 @@ static enum status make(struct messages *m, int64_t step, struct err *err)
     return ST_OK;
 }
 
+static void parts_clear(struct messages *m)
+{
+    for (int r = 0; r < m->world_size; r++)
+        buf_clear(&m->parts[r]);
+}
+
 void messages__make(struct messages *m, int64_t step)
 {
     m->step = step;
     m->err = (struct err)ERR_INIT;
     m->status = make(m, step, &m->err);
     shards_drop(m);
-    for (int r = 0; m->status != ST_OK && r < m->world_size; r++)
-        buf_clear(&m->parts[r]);
+    if (m->status == ST_OK)
+        return;
+    err_where(&m->err, "step %lld", (long long)step + 1);
+    parts_clear(m);
+}
+
+void messages__refuse(struct messages *m, int64_t step, const struct err *why)
+{
+    m->step = step;
+    m->err = *why;
+    m->status = why->status;
+    parts_clear(m);
 }

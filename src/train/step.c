@@ -107,7 +107,6 @@ static enum status hand_out(struct trainer *t, struct step_result *r, struct sha
         if (comm->rank == 0) {
             st = m->status;
             *err = m->err;
-            err_where(err, "step %lld", (long long)t->step + 1);
         }
         st = comm_agree(comm, st, err);
         return st != ST_OK ? st : err_set(err, ST_DEFECT, "rank 0 sent an empty step");

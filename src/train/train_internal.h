@@ -7,6 +7,8 @@
 #include "data/plan.h"
 #include "train/train.h"
 #include "util/buf.h"
+#include <pthread.h>
+#include <stdatomic.h>
 
 /* Whether device pointers are host pointers, so that nothing needs to be copied over. */
 bool train__on_host(const struct ops *ops);
@@ -44,6 +46,8 @@ enum status messages__open(struct messages *m, const struct train_context *c, co
 void messages__close(struct messages *m);
 /* Failures are kept in m->status and told when the step comes. */
 void messages__make(struct messages *m, int64_t step);
+/* In place of that step's messages: nobody gets any, and all ranks end with this failure. */
+void messages__refuse(struct messages *m, int64_t step, const struct err *why);
 
 /* ---- optimizer.c: AdamW on the flat vector ---- */
 struct optimizer {
@@ -152,10 +156,40 @@ enum status whole__check_tied(const struct params *p, const struct tensor *embed
 bool whole__is_copy(const char *name);
 
 /* ---- checkpoint_io.c ---- */
-/* Rank 0. */
-enum status checkpoint__save(const struct trainer *t, const struct train_log *l, struct err *err);
+/* All that a checkpoint is made from, so that the run may go on while it is written. */
+struct save_point {
+    const struct train_context *c; /* its params and files; what stands in them does not change */
+    const struct train_options *o;
+    int64_t step, max_steps, steps_per_epoch;
+    double epoch, lr;      /* lr: of the next step */
+    float *values, *m, *v; /* host [n_values]; changed and changed back while it is written */
+    struct train_log log;  /* of that step */
+};
+/* Rank 0. Talks to no other rank. */
+enum status checkpoint__save(const struct save_point *p, struct err *err);
 /* Values, moments and t->step from the checkpoint to resume from, on all ranks; *history (rank 0, new
  * reference or NULL). Leaves t->step 0 when there is nothing to resume. Collective. */
 enum status checkpoint__restore(struct trainer *t, json_t **history, struct err *err);
+
+/* ---- save_thread.c: at most one save at a time, in a thread of its own (rank 0) ---- */
+struct saver {
+    struct save_point point;
+    float *copy; /* [3 n_values] while a save is under way */
+    pthread_t thread;
+    bool is_running; /* to be joined */
+    atomic_bool is_over;
+    enum status status; /* of the save, once it is over; then handed on once */
+    struct err err;
+};
+/* Waits for the save before. Then copies the state, which is all that the caller waits for when
+ * t->o->save_beside; else (or where there is no memory for a copy, or no thread) returns with the checkpoint
+ * in place. A failure of the save before, or of this one as far as it is known. */
+enum status saver__save(struct saver *s, const struct trainer *t, const struct train_log *l, struct err *err);
+/* The failure of a save that is over; does not wait. */
+enum status saver__check(struct saver *s, struct err *err);
+/* Until nothing is under way. */
+enum status saver__wait(struct saver *s, struct err *err);
+/* The same; a failure that nobody has asked for becomes a warning. */
+void saver__close(struct saver *s);
 
 #endif

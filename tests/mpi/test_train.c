@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -44,6 +45,7 @@ struct run {
     struct train_result result;
     struct err err;
     int64_t stop_at, fail_at; /* steps whose save asks to stop, or fails; -1: none */
+    int64_t wait_at;          /* the save of that step goes on when the log has a later one; -1: none */
 };
 
 static const struct small_pack usual = {.n_rows = {41, 19},
@@ -53,10 +55,29 @@ static const struct small_pack usual = {.n_rows = {41, 19},
                                         .labelled = true,
                                         .seed = 9};
 
+/* Whether the log of the run gets a line of that step within 20 s. */
+static bool log_gets_to(const char *out_dir, int64_t step)
+{
+    char path[PATH_BYTES], wanted[32];
+    bool found = false;
+    snprintf(wanted, sizeof wanted, "\"step\":%lld,", (long long)step);
+    if (path_join(path, out_dir, "train_log.jsonl", NULL) != ST_OK)
+        return false;
+    for (double end_s = clock_s() + 20; !found && clock_s() < end_s; usleep(1000)) {
+        struct buf text = BUF_INIT;
+        found = file_read(path, 1 << 24, &text, NULL) == ST_OK && text.data != NULL &&
+                strstr(text.data, wanted) != NULL;
+        buf_release(&text);
+    }
+    return found;
+}
+
 static enum status add_files(void *user, const char *dir, int32_t stage, int64_t step, struct err *err)
 {
     struct run *r = user;
     char path[PATH_BYTES];
+    if (step == r->wait_at && !log_gets_to(r->o.out_dir, step + 1))
+        return err_set(err, ST_ENV, "the steps wait for the save");
     if (step == r->fail_at)
         return err_set(err, ST_ENV, "no space for the tokenizer");
     if (step == r->stop_at)
@@ -69,7 +90,7 @@ static enum status add_files(void *user, const char *dir, int32_t stage, int64_t
 static void run_open(struct run *r, struct comm *c, const struct small_pack *pack, const char *out)
 {
     memset(r, 0, sizeof *r);
-    r->stop_at = r->fail_at = -1;
+    r->stop_at = r->fail_at = r->wait_at = -1;
     tiny_open(&r->tiny, "cpu", config, NEW_FIRST, VOCAB - NEW_FIRST, false, 4, 77);
     r->o = (struct train_options){.stage = 1,
                                   .batch_train = 5,
@@ -409,6 +430,64 @@ static void test_failed_save(void **state)
     run_close(&r);
 }
 
+/* Saves beside the steps: those go on meanwhile, the bytes are the same, and whatever was saved is on disk at
+ * the end. */
+static void test_save_beside(void **state)
+{
+    struct run r;
+    run_open(&r, &comm, &usual, "beside");
+    r.o.save_beside = true;
+    r.wait_at = 4;
+    run_good(&r);
+    assert_int_equal(r.result.step, STEPS);
+    run_close(&r);
+    assert_same_run("alone", "beside");
+
+    /* At each step: a save waits for the one before. */
+    run_open(&r, &comm, &usual, "each");
+    r.o.save_beside = true;
+    r.o.save_steps = 1;
+    r.o.keep_checkpoints = STEPS;
+    run_good(&r);
+    run_close(&r);
+    for (int step = 1; step <= STEPS && comm.rank == 0; step++) {
+        char name[64];
+        snprintf(name, sizeof name, "each/checkpoint-%d/optimizer.pt", step);
+        assert_true(file_exists(scratch_path(&scratch, name)));
+    }
+    if (comm.rank == 0) {
+        assert_same_file("alone/checkpoint-4/optimizer.pt", "each/checkpoint-4/optimizer.pt");
+        assert_same_file("alone/checkpoint-9/optimizer.pt", "each/checkpoint-9/optimizer.pt");
+    }
+}
+
+/* A save that fails beside the steps ends the run on all ranks: before the step after it, or at the end when
+ * there is none. */
+static void test_failed_save_beside(void **state)
+{
+    static const struct {
+        int64_t fail_at, newest;
+    } cases[] = {{6, 4}, {9, 6}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct run r;
+        int64_t step = -1;
+        char path[PATH_BYTES], name[32], what[32];
+        snprintf(name, sizeof name, "beside-full-%zu", i);
+        snprintf(what, sizeof what, "saving step %d: no space", (int)cases[i].fail_at);
+        run_open(&r, &comm, &usual, name);
+        r.o.save_beside = true;
+        r.o.save_steps = 3;
+        r.fail_at = cases[i].fail_at;
+        run_bad(&r, ST_ENV, what);
+        assert_null(strstr(r.err.what, "step 7"));
+        if (comm.rank == 0) {
+            assert_int_equal(ckpt_newest(r.o.out_dir, path, &step, &r.err), ST_OK);
+            assert_int_equal(step, cases[i].newest);
+        }
+        run_close(&r);
+    }
+}
+
 /* One bit of the last rank's memory, in step 5: found at the next line of the log or the next save, whichever
  * comes first, with rank, host, step and tensor; and nothing of it is saved. */
 static void test_bad_memory(void **state)
@@ -549,6 +628,7 @@ static int run_all(void)
         cmocka_unit_test(test_same_bytes),      cmocka_unit_test(test_log),
         cmocka_unit_test(test_stop_and_resume), cmocka_unit_test(test_resume_dir),
         cmocka_unit_test(test_other_options),   cmocka_unit_test(test_failed_save),
+        cmocka_unit_test(test_save_beside),     cmocka_unit_test(test_failed_save_beside),
         cmocka_unit_test(test_bad_memory),      cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_strange_ids),     cmocka_unit_test(test_no_labels),
         cmocka_unit_test(test_evaluate),        cmocka_unit_test(test_late),
