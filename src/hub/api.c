@@ -104,7 +104,8 @@ static enum status add_file(struct hub_tree *tree, const json_t *entry, struct e
     TRY(http__string(entry, "path", false, NULL, &path, err));
     TRY(http__string(f.is_lfs ? lfs : entry, "oid", false, NULL, &oid, err));
     TRY(http__int(f.is_lfs ? lfs : entry, "size", 0, INT64_MAX, false, 0, &f.n_bytes, err));
-    if (strlen(oid) != (f.is_lfs ? 64u : 40u))
+    /* It becomes a file's name in the cache. */
+    if (strlen(oid) != (f.is_lfs ? 64u : 40u) || strspn(oid, "0123456789abcdef") != strlen(oid))
         return err_set(err, ST_NET, "the Hub's list has an odd hash for '%.200s'", path);
     memcpy(f.oid, oid, strlen(oid) + 1);
     struct hub_file *files = realloc(tree->files, (tree->n_files + 1) * sizeof *files);

@@ -3,19 +3,17 @@
 #include "util/json.h"
 #include "util/log.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 struct place {
     char repo[HUB_REPO_BYTES], revision[HUB_REPO_BYTES];
-    char root[PATH_BYTES];     /* models--owner--name */
-    char snapshot[PATH_BYTES]; /* of the commit, once it is known */
+    char cache[PATH_BYTES], folder[2 * HUB_REPO_BYTES + 16]; /* models--owner--name */
+    char root[PATH_BYTES];                                   /* both */
+    char snapshot[PATH_BYTES];                               /* of the commit, once it is known */
 };
 
 static bool is_commit(const char *text)
@@ -37,10 +35,9 @@ static enum status cache_dir(char path[PATH_BYTES], struct err *err)
 /* "owner/name[@revision]" and where the cache has it. */
 static enum status find_place(struct place *p, const char *name, struct err *err)
 {
-    char cache[PATH_BYTES], folder[2 * HUB_REPO_BYTES + 16] = "models--";
     const char *at = strchr(name, '@');
-    size_t n = at ? (size_t)(at - name) : strlen(name), length = strlen(folder);
-    *p = (struct place){.revision = "main"};
+    size_t n = at ? (size_t)(at - name) : strlen(name), length = strlen("models--");
+    *p = (struct place){.revision = "main", .folder = "models--"};
     if (n >= sizeof p->repo ||
         (at && (strlen(at + 1) == 0 || strlen(at + 1) >= sizeof p->revision || strstr(at, ".."))))
         return err_set(err, ST_USAGE, "'%.100s' names no model of the Hub", name);
@@ -50,10 +47,10 @@ static enum status find_place(struct place *p, const char *name, struct err *err
     if (!hub_repo_is_valid(p->repo))
         return err_set(err, ST_USAGE, "'%.100s' names no model of the Hub", name);
     for (const char *c = p->repo; *c; c++)
-        length += (size_t)snprintf(folder + length, sizeof folder - length, "%s",
+        length += (size_t)snprintf(p->folder + length, sizeof p->folder - length, "%s",
                                    *c == '/' ? "--" : (char[]){*c, 0});
-    TRY(cache_dir(cache, err));
-    return path_join(p->root, cache, folder, err);
+    TRY(cache_dir(p->cache, err));
+    return path_join(p->root, p->cache, p->folder, err);
 }
 
 static enum status set_snapshot(struct place *p, const char *commit, struct err *err)
@@ -169,56 +166,74 @@ static enum status link_entry(const struct place *p, const struct hub_file *f, s
     return ST_OK;
 }
 
-static enum status fetch(struct http *h, struct place *p, const struct hub_tree *tree, struct err *err)
+/* Blobs of the snapshot that are still to come, each once: two files may have one content. Their locks are
+ * taken by one process of ours at a time, and others hold one each, so that nobody waits in a circle. */
+struct blobs {
+    struct download *items;
+    int *locks;
+    size_t n;
+};
+
+static enum status blobs_add(struct blobs *b, const struct place *p, const struct hub_file *f,
+                             struct err *err)
 {
-    char blobs[PATH_BYTES], path[PATH_BYTES];
-    struct download *items = calloc(tree->n_files + 1, sizeof *items);
-    size_t n = 0;
-    bool weights = false;
-    enum status st =
-        items ? path_join(blobs, p->root, "blobs", err) : err_memory(err, "the list of files", 0);
-    if (st == ST_OK)
-        st = dir_make(blobs, err);
-    if (st == ST_OK)
-        st = dir_make(p->snapshot, err);
-    for (size_t i = 0; i < tree->n_files && st == ST_OK; i++) {
-        const struct hub_file *f = &tree->files[i];
-        if (!is_needed(f->path) || holds(p->snapshot, f->path))
-            continue;
-        st = path_join(path, blobs, f->oid, err);
-        if (st == ST_OK) {
-            items[n] = (struct download){.file = f, .path = strdup(path)};
-            st = items[n++].path ? ST_OK : err_memory(err, "a path", 0);
-        }
-    }
-    for (size_t i = 0; i < tree->n_files; i++)
-        weights = weights || (is_needed(tree->files[i].path) && strstr(tree->files[i].path, ".safetensors"));
-    if (st == ST_OK && !weights) {
-        st = err_set(err, ST_INPUT, "%s has no safetensors", p->repo);
-        err_hint(err, "convert it once with transformers' save_pretrained, and set model to that directory");
-    }
-    if (st == ST_OK)
-        st = hub_download(h, p->repo, tree->commit, items, n, p->repo, err);
-    for (size_t i = 0; i < n; i++) {
-        if (st == ST_OK)
-            st = link_entry(p, items[i].file, err);
-        free(items[i].path);
-    }
-    free(items);
-    return st;
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    TRY(path_join(dir, p->root, "blobs", err));
+    TRY(path_join(path, dir, f->oid, err));
+    for (size_t i = 0; i < b->n; i++)
+        if (strcmp(b->items[i].path, path) == 0)
+            return ST_OK;
+    TRY(cache__lock(&b->locks[b->n], p->cache, p->folder, f->oid, err));
+    b->items[b->n] = (struct download){.file = f, .path = strdup(path)};
+    return b->items[b->n++].path ? ST_OK : err_memory(err, "a path", 0);
 }
 
-/* One process at a time fills a repository's place; who comes later finds the files there. */
-static int lock_repo(const struct place *p)
+static void blobs_release(struct blobs *b)
 {
-    char path[PATH_BYTES];
-    int fd = path_join(path, p->root, ".smgpt.lock", NULL) == ST_OK && dir_make(p->root, NULL) == ST_OK
-                 ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0664)
-                 : -1;
-    if (fd >= 0)
-        while (flock(fd, LOCK_EX) != 0 && errno == EINTR) {
-        }
-    return fd;
+    for (size_t i = 0; i < b->n; i++) {
+        close(b->locks[i]);
+        free(b->items[i].path);
+    }
+    free(b->items);
+    free(b->locks);
+}
+
+static enum status make_dirs(const struct place *p, struct err *err)
+{
+    char blobs[PATH_BYTES];
+    TRY(path_join(blobs, p->root, "blobs", err));
+    TRY(dir_make(blobs, err));
+    return dir_make(p->snapshot, err);
+}
+
+static enum status check_weights(const struct place *p, const struct hub_tree *tree, struct err *err)
+{
+    for (size_t i = 0; i < tree->n_files; i++)
+        if (is_needed(tree->files[i].path) && strstr(tree->files[i].path, ".safetensors"))
+            return ST_OK;
+    err_set(err, ST_INPUT, "%s has no safetensors", p->repo);
+    return err_hint(err,
+                    "convert it once with transformers' save_pretrained, and set model to that directory");
+}
+
+static enum status fetch(struct http *h, struct place *p, const struct hub_tree *tree, struct err *err)
+{
+    struct blobs b = {.items = calloc(tree->n_files + 1, sizeof *b.items),
+                      .locks = calloc(tree->n_files + 1, sizeof *b.locks)};
+    enum status st =
+        b.items && b.locks ? check_weights(p, tree, err) : err_memory(err, "the list of files", 0);
+    if (st == ST_OK)
+        st = make_dirs(p, err);
+    for (size_t i = 0; i < tree->n_files && st == ST_OK; i++)
+        if (is_needed(tree->files[i].path) && !holds(p->snapshot, tree->files[i].path))
+            st = blobs_add(&b, p, &tree->files[i], err);
+    if (st == ST_OK)
+        st = hub_download(h, p->repo, tree->commit, b.items, b.n, p->repo, err);
+    for (size_t i = 0; i < tree->n_files && st == ST_OK; i++)
+        if (is_needed(tree->files[i].path))
+            st = link_entry(p, &tree->files[i], err);
+    blobs_release(&b);
+    return st;
 }
 
 static enum status write_ref(const struct place *p, const char *commit, struct err *err)
@@ -238,8 +253,11 @@ static enum status fetch_now(struct http *h, struct place *p, bool *missing, str
 {
     struct hub_tree tree;
     TRY(hub_tree_read(h, p->repo, p->revision, &tree, missing, err));
-    int lock = lock_repo(p);
-    enum status st = set_snapshot(p, tree.commit, err);
+    /* One process of ours at a time fills a repository's place; who comes later finds the files there. */
+    int lock = -1;
+    enum status st = cache__lock(&lock, p->cache, p->folder, "smgpt", err);
+    if (st == ST_OK)
+        st = set_snapshot(p, tree.commit, err);
     if (st == ST_OK)
         st = fetch(h, p, &tree, err);
     if (st == ST_OK)

@@ -15,7 +15,29 @@ struct sink {
     const struct body *body;
     int fd;
     int64_t at;
+    const struct http_reply *reply; /* of the try that runs */
 };
+
+/* A number behind a prefix of Content-Range; -1: it says something else. */
+static int64_t range_number(const struct http_reply *reply, const char *prefix)
+{
+    const char *text = http_header(reply, "Content-Range");
+    size_t n = strlen(prefix);
+    if (!text || strncmp(text, prefix, n) != 0 || text[n] < '0' || text[n] > '9')
+        return -1;
+    errno = 0;
+    long long number = strtoll(text + n, NULL, 10);
+    return errno == 0 ? number : -1;
+}
+
+/* Nothing of the file can be used: the next try begins anew. */
+static enum status begin_anew(struct sink *s, struct err *err)
+{
+    if (s->body->n_done)
+        *s->body->n_done -= s->at;
+    s->at = 0;
+    return ftruncate(s->fd, 0) == 0 ? ST_OK : err_errno(err, ST_ENV, "cannot cut '%s'", s->body->path);
+}
 
 /* A 206 goes on where the file ended, a 200 is the whole again. */
 static enum status take(void *user, int status, bool restart, const void *data, size_t n_bytes,
@@ -23,12 +45,11 @@ static enum status take(void *user, int status, bool restart, const void *data, 
 {
     struct sink *s = user;
     const char *p = data;
-    if (restart && status == 200 && s->at > 0) {
-        if (s->body->n_done)
-            *s->body->n_done -= s->at;
-        s->at = 0;
-        if (ftruncate(s->fd, 0) != 0)
-            return err_errno(err, ST_ENV, "cannot cut '%s'", s->body->path);
+    if (restart && s->at > 0 && status == 200)
+        TRY(begin_anew(s, err));
+    if (restart && status == 206 && range_number(s->reply, "bytes ") != s->at) {
+        TRY(begin_anew(s, err));
+        return err_set(err, ST_NET, "%s: another piece came than the one asked for", s->body->path);
     }
     if (s->body->n_bytes >= 0 && s->at + (int64_t)n_bytes > s->body->n_bytes)
         return err_set(err, ST_NET, "%s: more bytes came than the file has", s->body->path);
@@ -59,13 +80,14 @@ static enum status try_once(struct http *h, struct sink *s, bool *done, bool *fi
                                    .total_s = -1,
                                    .sink = take,
                                    .user = s};
+    s->reply = &reply;
     enum status st = http_send(h, &request, &reply, err);
     *final = st != ST_OK && st != ST_NET;
     *done = false;
     if (st == ST_OK && reply.status == 416 && s->at > 0) {
-        *done = b->n_bytes < 0 || s->at == b->n_bytes;
-        if (!*done && ftruncate(s->fd, 0) == 0)
-            s->at = 0;
+        *done = s->at == (b->n_bytes < 0 ? range_number(&reply, "bytes */") : b->n_bytes);
+        if (!*done)
+            st = begin_anew(s, err);
     } else if (st == ST_OK && (reply.status == 200 || reply.status == 206)) {
         *done = b->n_bytes < 0 || s->at == b->n_bytes;
         if (!*done)

@@ -20,6 +20,10 @@ struct body {
  * server as long as bytes come, and a few times more. */
 enum status download__body(struct http *h, const struct body *body, struct err *err);
 
+/* Takes the lock "<name>.lock" of a repository's folder in the cache and waits for it; closing *fd gives it
+ * back, -1 on a failure. ST_STOPPED: a signal came first. */
+enum status cache__lock(int *fd, const char *cache, const char *folder, const char *name, struct err *err);
+
 /* Another client with the same endpoint and token, for another thread. */
 enum status http__clone(struct http **out, const struct http *h, struct err *err);
 

@@ -123,6 +123,12 @@ fault truncate drive 1
 fault 503 drive 1
 run 0 hub fetch-data --set gdrive_id=large --set data_json=d/again.json
 cmp d/again.json state/drive/large || fail "Drive through faults"
+# Another piece than the one asked for: nothing tells by a hash.
+fault truncate drive 1
+fault range drive 1
+run 0 hub fetch-data --set gdrive_id=small --set data_json=d/piece.json
+cmp d/piece.json state/drive/small || fail "a piece from elsewhere went into the data set"
+[ -z "$(control faults | tr -d '[]\n')" ] || fail "a fault did not come"
 run 5 hub fetch-data --set gdrive_id=quota1 --set data_json=d/no.json
 [ ! -e d/no.json ] || fail "a page became the data set"
 run 5 hub fetch-data --set gdrive_id=nothing --set data_json=d/no.json

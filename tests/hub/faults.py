@@ -11,6 +11,7 @@ complete verify commit head get cdn drive, or "*". NAME is one of
   corrupt         one bit of the body is wrong
   html            200 with a page of HTML
   halfjson        200 with the first half of the right answer, complete as far as HTTP goes
+  range           a Range is answered with the piece from the beginning, and the headers say so
   expired         403 as a store answers when a signed URL has run out
   lost            the request is carried out and the connection is closed without an answer
   parallel        before a commit is looked at, somebody else's commit lands on the branch
@@ -18,7 +19,7 @@ complete verify commit head get cdn drive, or "*". NAME is one of
 import json
 import threading
 
-NAMES = {"reset", "stall", "truncate", "corrupt", "html", "halfjson", "expired", "lost", "parallel"}
+NAMES = {"reset", "stall", "truncate", "corrupt", "html", "halfjson", "expired", "lost", "parallel", "range"}
 PHASES = {"whoami", "create", "info", "refs", "tree", "preupload", "batch", "put", "complete", "verify", "commit", "head",
           "get", "cdn", "drive", "other", "*"}
 

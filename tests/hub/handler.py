@@ -225,6 +225,8 @@ class Handler(BaseHTTPRequestHandler):
         if not match:
             return Answer(200, headers, file=(path, 0, size))
         first = int(match.group(1))
+        if self.row.get("fault") == "range":
+            first = 0
         last = min(int(match.group(2)) if match.group(2) else size - 1, size - 1)
         if first >= size:
             return Answer(416, dict(headers, **{"Content-Range": "bytes */%d" % size}))
