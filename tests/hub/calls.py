@@ -34,7 +34,7 @@ ROUTES = [(m, re.compile(p), phase) for m, p, phase in (
     ("HEAD", r"/(?P<repo>%s)/resolve/(?P<rev>[^/]+)/(?P<path>.+)" % NAME, "head"),
     ("GET", r"/(?P<repo>%s)/resolve/(?P<rev>[^/]+)/(?P<path>.+)" % NAME, "get"),
     ("HEAD", r"/api/resolve-cache/models/(?P<repo>%s)/(?P<rev>[^/]+)/(?P<path>.+)" % NAME, "head"),
-    ("GET", r"/api/resolve-cache/models/(?P<repo>%s)/(?P<rev>[^/]+)/(?P<path>.+)" % NAME, "get"),
+    ("GET", r"/api/resolve-cache/models/(?P<repo>%s)/(?P<rev>[^/]+)/(?P<path>.+)" % NAME, "regular"),
     ("GET", r"/drive/(?:uc|download)", "drive"),
 )]
 
@@ -453,4 +453,4 @@ def cdn_answer(h):
 
 CALLS = {"whoami": whoami, "create": create, "info": info, "refs": refs, "tree": tree, "preupload": preupload,
          "batch": batch, "complete": complete, "verify": verify, "commit": commit, "head": resolve, "get": resolve,
-         "drive": drive}
+         "regular": resolve, "drive": drive}

@@ -2,7 +2,7 @@
 
 One fault is a JSON object: {"fault": NAME, "phase": PHASE, "count": N, "skip": M, ...}. The next M requests of the phase go
 through, the N after them are hit, then it is used up. PHASE is one of whoami create info refs tree preupload batch put
-complete verify commit head get cdn drive, or "*". NAME is one of
+complete verify commit head get regular cdn drive, or "*". NAME is one of
 
   a number        that status; 429 and 503 with "Retry-After: retry_after" (1)
   reset           the connection is reset: before the body is read, or after "at" bytes of the answer's body
@@ -12,6 +12,7 @@ complete verify commit head get cdn drive, or "*". NAME is one of
   html            200 with a page of HTML
   halfjson        200 with the first half of the right answer, complete as far as HTTP goes
   range           a Range is answered with the piece from the beginning, and the headers say so
+  lie             in a listing, "field" of the first file leads out of the directory
   expired         403 as a store answers when a signed URL has run out
   lost            the request is carried out and the connection is closed without an answer
   parallel        before a commit is looked at, somebody else's commit lands on the branch
@@ -19,9 +20,9 @@ complete verify commit head get cdn drive, or "*". NAME is one of
 import json
 import threading
 
-NAMES = {"reset", "stall", "truncate", "corrupt", "html", "halfjson", "expired", "lost", "parallel", "range"}
+NAMES = {"reset", "stall", "truncate", "corrupt", "html", "halfjson", "expired", "lost", "parallel", "range", "lie"}
 PHASES = {"whoami", "create", "info", "refs", "tree", "preupload", "batch", "put", "complete", "verify", "commit", "head",
-          "get", "cdn", "drive", "other", "*"}
+          "get", "regular", "cdn", "drive", "other", "*"}
 
 
 class Faults:

@@ -166,6 +166,11 @@ class Handler(BaseHTTPRequestHandler):
         head = self.command == "HEAD"
         if name == "halfjson":
             answer = Answer(answer.status, answer.headers, answer.bytes()[:answer.length() // 2])
+        if name == "lie":
+            rows = json.loads(answer.bytes())
+            row = next(r for r in rows if r["type"] == "file" and "lfs" not in r)
+            row[fault["field"]] = "../" * 12 + "evil"
+            answer = Answer(answer.status, answer.headers, json.dumps(rows).encode())
         if name == "corrupt" and answer.length():
             data = bytearray(answer.bytes())
             data[len(data) // 2] ^= 1
