@@ -4,6 +4,7 @@
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
 #include "fetch_data.h"
+#include "model_card.h"
 #include "train/adapter.h"
 #include "util/file.h"
 #include "util/json.h"
@@ -151,31 +152,6 @@ static enum status write_adapter_config(const struct stage_files_user *u, const 
     return st;
 }
 
-/* The model card that the Hub shows. */
-static enum status write_card(const struct stage_files_user *u, const char *dir, int32_t stage, int64_t step,
-                              struct err *err)
-{
-    static const char *const what[] = {"motion-only language modelling",
-                                       "text-to-motion, motion-to-text and denoising", "text-to-motion"};
-    char path[PATH_BYTES];
-    struct buf b = BUF_INIT;
-    const char *base = u->options->model;
-    TRY(path_join(path, dir, "README.md", err));
-    enum status st = buf_printf(
-        &b, err,
-        "---\nlibrary_name: peft\n%s%s%stags:\n- motion-generation\n- sign-language\n- lora\n---\n\n"
-        "# Stage %d: %s\n\nA LoRA adapter for `%s` with new rows for motion tokens, after %lld optimizer "
-        "steps.\n"
-        "Resume with `smgpt-dist train --stage %d`, or with transformers' Trainer and PEFT from this "
-        "directory.\n",
-        base[0] == '/' || base[0] == '.' ? "" : "base_model: ", base[0] == '/' || base[0] == '.' ? "" : base,
-        base[0] == '/' || base[0] == '.' ? "" : "\n", stage, what[stage - 1], base, (long long)step, stage);
-    if (st == ST_OK)
-        st = file_write(path, b.data, b.n_bytes, err);
-    buf_release(&b);
-    return st;
-}
-
 enum status stage_add_files(void *user, const char *dir, int32_t stage, int64_t step, struct err *err)
 {
     const struct stage_files_user *u = user;
@@ -192,7 +168,7 @@ enum status stage_add_files(void *user, const char *dir, int32_t stage, int64_t 
     enum status st = json_write_file(path, options, false, err);
     json_decref(options);
     TRY(st);
-    return write_card(u, dir, stage, step, err);
+    return model_card_write(u, dir, stage, step, err);
 }
 
 enum status stage_check_finished(const char *dir, int stage, struct err *err)
