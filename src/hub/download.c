@@ -1,43 +1,24 @@
 /* Files of a repository, several at a time. */
 #include "download_internal.h"
-#include "util/clock.h"
+#include "parallel_internal.h"
 #include "util/log.h"
 
 #include <libgen.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_THREADS 4
-#define MAX_WRONG   2 /* times that a file came with a wrong hash */
+#define MAX_WRONG 2 /* times that a file came with a wrong hash */
 
 struct work {
-    struct http *http; /* whose endpoint and token all use */
-    const char *repo, *commit;
+    const char *repo, *commit, *what;
     const struct download *items;
     size_t n_items;
-    _Atomic size_t next;
     _Atomic int64_t n_done;
     int64_t all_bytes;
-    atomic_int n_running;
-    atomic_bool failed;
-    pthread_mutex_t mutex; /* of err */
-    struct err err;
 };
-
-enum status http__clone(struct http **out, const struct http *h, struct err *err)
-{
-    struct http_config config = {.endpoint = h->endpoint,
-                                 .token = &h->token,
-                                 .connect_s = h->connect_s,
-                                 .stall_s = h->stall_s,
-                                 .pause_s = h->pause_s,
-                                 .cancel = h->cancel};
-    return http_open(out, &config, err);
-}
 
 static bool is_there(const struct download *d)
 {
@@ -92,33 +73,16 @@ static enum status fetch(struct work *w, struct http *h, const struct download *
     return ST_OK;
 }
 
-static void *run(void *user)
+static enum status run(void *user, struct http *h, size_t i, struct err *err)
 {
     struct work *w = user;
-    struct http *h = NULL;
-    struct err err = ERR_INIT;
-    enum status st = http__clone(&h, w->http, &err);
-    for (size_t i; st == ST_OK && !w->failed && (i = w->next++) < w->n_items;)
-        st = is_there(&w->items[i]) ? ST_OK : fetch(w, h, &w->items[i], &err);
-    http_close(h);
-    if (st != ST_OK) {
-        pthread_mutex_lock(&w->mutex);
-        if (w->err.status == ST_OK)
-            w->err = err;
-        pthread_mutex_unlock(&w->mutex);
-        w->failed = true;
-    }
-    w->n_running--;
-    return NULL;
+    return is_there(&w->items[i]) ? ST_OK : fetch(w, h, &w->items[i], err);
 }
 
-static void watch(struct work *w, const char *what)
+static void show(void *user)
 {
-    while (w->n_running > 0) {
-        log_progress(false, "%s: %.1f of %.1f MB", what, (double)w->n_done / 1e6, (double)w->all_bytes / 1e6);
-        clock_sleep_s(0.05);
-    }
-    log_progress(true, "%s: %.1f of %.1f MB", what, (double)w->n_done / 1e6, (double)w->all_bytes / 1e6);
+    const struct work *w = user;
+    log_progress(false, "%s: %.1f of %.1f MB", w->what, (double)w->n_done / 1e6, (double)w->all_bytes / 1e6);
 }
 
 static enum status sync_dirs(const struct work *w, struct err *err)
@@ -137,15 +101,8 @@ static enum status sync_dirs(const struct work *w, struct err *err)
 enum status hub_download(struct http *h, const char *repo, const char *commit, const struct download *items,
                          size_t n_items, const char *what, struct err *err)
 {
-    struct work w = {.http = h,
-                     .repo = repo,
-                     .commit = commit,
-                     .items = items,
-                     .n_items = n_items,
-                     .mutex = PTHREAD_MUTEX_INITIALIZER};
-    pthread_t threads[MAX_THREADS];
+    struct work w = {.repo = repo, .commit = commit, .items = items, .n_items = n_items, .what = what};
     size_t n_missing = 0;
-    int n_threads = 0;
     for (size_t i = 0; i < n_items; i++)
         if (!is_there(&items[i])) {
             n_missing++;
@@ -153,22 +110,9 @@ enum status hub_download(struct http *h, const char *repo, const char *commit, c
         }
     if (n_missing == 0)
         return ST_OK;
-    w.n_running = n_missing < MAX_THREADS ? (int)n_missing : MAX_THREADS;
-    for (int i = 0, n = w.n_running; i < n; i++) {
-        if (pthread_create(&threads[n_threads], NULL, run, &w) == 0)
-            n_threads++;
-        else
-            w.n_running--;
-    }
-    if (n_threads == 0)
-        return err_set(err, ST_ENV, "no thread for downloads");
-    watch(&w, what);
-    for (int i = 0; i < n_threads; i++)
-        pthread_join(threads[i], NULL);
-    if (w.err.status != ST_OK) {
-        err_set(err, w.err.status, "%s", w.err.what);
-        return w.err.hint[0] ? err_hint(err, "%s", w.err.hint) : w.err.status;
-    }
+    struct parallel jobs = {.n_jobs = n_items, .run = run, .tick = show, .user = &w};
+    TRY(parallel__run(h, &jobs, err));
+    log_progress(true, "%s: %.1f of %.1f MB", what, (double)w.n_done / 1e6, (double)w.all_bytes / 1e6);
     return sync_dirs(&w, err);
 }
 

@@ -24,7 +24,4 @@ enum status download__body(struct http *h, const struct body *body, struct err *
  * back, -1 on a failure. ST_STOPPED: a signal came first. */
 enum status cache__lock(int *fd, const char *cache, const char *folder, const char *name, struct err *err);
 
-/* Another client with the same endpoint and token, for another thread. */
-enum status http__clone(struct http **out, const struct http *h, struct err *err);
-
 #endif

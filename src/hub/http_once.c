@@ -125,6 +125,7 @@ static void set_body(struct transfer *t, CURL *c)
     case HTTP_PUT:
         curl_easy_setopt(c, CURLOPT_UPLOAD, 1L);
         curl_easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)n_bytes);
+        curl_easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, 1L << 20);
         break;
     }
     if (r->method != HTTP_PUT) {
