@@ -7,6 +7,8 @@
 
 extern const struct ops ops__cpu;
 extern const struct ops ops__reference;
+/* The counting table of that name, or NULL unless ops_timing_install asked for it. */
+const struct ops *ops__timed(const char *name);
 
 struct kernels;     /* cpu/kernels.h: the vector loops of one instruction set */
 struct bf16_engine; /* cpu/bf16.h */
