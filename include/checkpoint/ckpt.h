@@ -8,7 +8,9 @@
 #include <stdint.h>
 
 /* A directory being filled: "<out_dir>/.tmp-checkpoint-<step>"; leftovers of a killed run are removed first.
- * Only one process may write below an out_dir at a time. */
+ * Only one process may write below an out_dir at a time. Between begin and commit (or abort) the thread's
+ * files are written without waiting for the disk (file_writer_sync_later): commit does that for all of them.
+ */
 struct ckpt_writer {
     char tmp_dir[PATH_BYTES], final_dir[PATH_BYTES], out_dir[PATH_BYTES];
     int64_t step;

@@ -43,6 +43,11 @@ enum status file_writer_put(struct file_writer *w, const void *data, size_t n_by
 enum status file_writer_commit(struct file_writer *w, struct err *err);
 void file_writer_abort(struct file_writer *w); /* no-op on a closed writer */
 
+/* From here on this thread's commits only tell the disk to begin and do not wait for it, until `false`: for a
+ * directory that is filled under a passing name and synced as a whole before it gets its own (ckpt.h).
+ * Waiting for each file in turn would keep disk and processor idle by turns. */
+void file_writer_sync_later(bool later);
+
 /* open + put + commit. */
 enum status file_write(const char *path, const void *data, size_t n_bytes, struct err *err);
 /* Copies a regular file's bytes with the same guarantee. */

@@ -48,7 +48,9 @@ enum status ckpt_begin(struct ckpt_writer *w, const char *out_dir, int64_t step,
     TRY(dir_make(out_dir, err));
     TRY(ckpt__recover(out_dir, err));
     TRY(remove_leftovers(out_dir, err));
-    return dir_make(w->tmp_dir, err);
+    TRY(dir_make(w->tmp_dir, err));
+    file_writer_sync_later(true);
+    return ST_OK;
 }
 
 enum sync_pass { SYNC_START, SYNC_WAIT };
@@ -143,6 +145,7 @@ enum status ckpt__replace(const struct ckpt_writer *w, bool can_exchange, struct
 
 enum status ckpt_commit(struct ckpt_writer *w, struct err *err)
 {
+    file_writer_sync_later(false);
     enum status status = sync_tree(w->tmp_dir, SYNC_START, 0, err);
     if (status == ST_OK)
         status = sync_tree(w->tmp_dir, SYNC_WAIT, 0, err);
@@ -157,6 +160,7 @@ enum status ckpt_commit(struct ckpt_writer *w, struct err *err)
 void ckpt_abort(struct ckpt_writer *w)
 {
     struct err err = ERR_INIT;
+    file_writer_sync_later(false);
     if (w->tmp_dir[0] && dir_remove(w->tmp_dir, &err) != ST_OK)
         log_warn("%s", err.what);
     *w = (struct ckpt_writer){.step = -1};

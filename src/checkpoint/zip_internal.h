@@ -2,13 +2,11 @@
 #ifndef SMGPT_CHECKPOINT_ZIP_INTERNAL_H
 #define SMGPT_CHECKPOINT_ZIP_INTERNAL_H
 
+#include "util/crc32.h"
 #include "util/err.h"
 #include "util/file.h"
 #include <stdbool.h>
 #include <stdint.h>
-
-/* CRC-32 (polynomial 0xEDB88320) of data, going on from crc (0 at the start). */
-uint32_t checkpoint__crc32(uint32_t crc, const void *data, size_t n_bytes);
 
 struct zip_entry {
     const char *name; /* in the map, not terminated */

@@ -301,7 +301,7 @@ void zip__close(struct zip *z)
 
 static enum status check_crc(const struct zip *z, struct zip_entry *e, struct err *err)
 {
-    if (!e->is_checked && checkpoint__crc32(0, e->data, e->n_bytes) != e->crc) {
+    if (!e->is_checked && crc32_add(0, e->data, e->n_bytes) != e->crc) {
         err_set(err, ST_INPUT, "\"%s\": entry \"%s\" does not have its checksum", z->path,
                 checkpoint__quote(e->name, e->n_name).text);
         return err_hint(err, "the file is damaged; download or copy it again");

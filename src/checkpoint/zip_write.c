@@ -115,7 +115,7 @@ enum status zip__put(struct zip_writer *w, const char *name, const void *data, s
     int n = snprintf(full, sizeof full, "%s/%s", w->root, name);
     if (n < 0 || n >= (int)sizeof full)
         return err_set(err, ST_DEFECT, "zip entry name \"%.100s\" is too long", name);
-    uint32_t crc = checkpoint__crc32(0, data, n_bytes);
+    uint32_t crc = crc32_add(0, data, n_bytes);
     uint64_t offset = w->at;
     TRY(put_local(w, full, n_bytes, crc, err));
     TRY(put_bytes(w, data, n_bytes, err));

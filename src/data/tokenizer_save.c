@@ -3,22 +3,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A vocabulary has hundreds of thousands of these, and each checkpoint writes them: plain loops. */
 static enum status put_string(struct buf *out, const char *text, size_t n_bytes, struct err *err)
 {
-    size_t kept = 0;
-    TRY(buf_append(out, "\"", 1, err));
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
+    size_t most;
+    if (!size_mul(n_bytes, 6, &most) || !size_add(most, 2, &most))
+        return err_memory(err, "a token as JSON", n_bytes);
+    TRY(buf_reserve(out, most, err));
+    char *at = out->data + out->n_bytes;
+    *at++ = '"';
     for (size_t i = 0; i < n_bytes; i++) {
         unsigned char c = (unsigned char)text[i];
-        if (c >= 0x20 && c != '"' && c != '\\')
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            *at++ = (char)c;
             continue;
-        static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+        }
         const char *known = c ? strchr(from, c) : NULL;
-        TRY(buf_append(out, text + kept, i - kept, err));
-        TRY(known ? buf_printf(out, err, "\\%c", to[known - from]) : buf_printf(out, err, "\\u%04x", c));
-        kept = i + 1;
+        *at++ = '\\';
+        if (known) {
+            *at++ = to[known - from];
+            continue;
+        }
+        memcpy(at, "u00", 3);
+        at[3] = digits[c >> 4];
+        at[4] = digits[c & 15];
+        at += 5;
     }
-    TRY(buf_append(out, text + kept, n_bytes - kept, err));
-    return buf_append(out, "\"", 1, err);
+    *at++ = '"';
+    *at = '\0';
+    out->n_bytes = (size_t)(at - out->data);
+    return ST_OK;
+}
+
+static enum status put_id(struct buf *out, int32_t id, struct err *err)
+{
+    char digits[12];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + id % 10);
+    while ((id /= 10) > 0);
+    return buf_append(out, digits + at, sizeof digits - at, err);
 }
 
 static enum status put_token(struct buf *out, const struct token_entry *e, struct err *err)
@@ -98,7 +123,8 @@ static enum status put_vocab(struct buf *out, const struct vocab *v, struct err 
             continue;
         TRY(buf_puts(out, first ? "\n      " : ",\n      ", err));
         TRY(put_token(out, &v->entries[id], err));
-        TRY(buf_printf(out, err, ": %d", (int)id));
+        TRY(buf_append(out, ": ", 2, err));
+        TRY(put_id(out, id, err));
         first = false;
     }
     return buf_puts(out, first ? "}" : "\n    }", err);

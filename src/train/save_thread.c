@@ -106,7 +106,8 @@ enum status saver__save(struct saver *s, const struct trainer *t, const struct t
     TRY(point_make(&s->point, t, l, err));
     s->err = (struct err)ERR_INIT;
     atomic_store(&s->is_over, false);
-    const bool has_copy = copy_state(s, t);
+    const bool needs_copy = t->o->save_beside || !train__on_host(t->c->ops);
+    const bool has_copy = needs_copy && copy_state(s, t);
     if (has_copy && t->o->save_beside && start_thread(s))
         return ST_OK;
     if (!has_copy && !train__on_host(t->c->ops)) {

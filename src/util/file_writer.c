@@ -12,8 +12,25 @@
  * by the time of fclose why a write failed. */
 struct file_sink {
     int fd;
-    int write_errno; /* of the first write that failed, 0 if none did */
+    int write_errno;      /* of the first write that failed, 0 if none did */
+    size_t n_since_begun; /* bytes written since the disk was last told to begin */
 };
+
+#define BEGIN_BYTES ((size_t)16 << 20)
+
+static _Thread_local bool sync_later;
+
+void file_writer_sync_later(bool later)
+{
+    sync_later = later;
+}
+
+/* The disk begins with what the file has; nobody waits, and trouble shows when somebody does. */
+static void sync_begin(struct file_sink *sink)
+{
+    (void)sync_file_range(sink->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    sink->n_since_begun = 0;
+}
 
 static ssize_t sink_write(void *cookie, const char *data, size_t n_bytes)
 {
@@ -30,6 +47,9 @@ static ssize_t sink_write(void *cookie, const char *data, size_t n_bytes)
         }
         done += (size_t)n;
     }
+    sink->n_since_begun += n_bytes;
+    if (sync_later && sink->n_since_begun >= BEGIN_BYTES)
+        sync_begin(sink);
     return (ssize_t)n_bytes;
 }
 
@@ -149,7 +169,9 @@ static int writer_finish(struct file_writer *w)
     int code = 0;
     if (fflush(w->f) != 0 || ferror(w->f))
         code = w->sink->write_errno ? w->sink->write_errno : EIO;
-    if (!code && sync_fd(w->sink->fd) != 0)
+    if (!code && sync_later)
+        sync_begin(w->sink);
+    else if (!code && sync_fd(w->sink->fd) != 0)
         code = errno;
     FILE *f = w->f;
     w->f = NULL;
@@ -174,7 +196,7 @@ enum status file_writer_commit(struct file_writer *w, struct err *err)
         unlink(w->tmp_path);
         return write_failure(w->path, code, err);
     }
-    return parent_sync(w->path, err);
+    return sync_later ? ST_OK : parent_sync(w->path, err);
 }
 
 void file_writer_abort(struct file_writer *w)

@@ -106,7 +106,7 @@ void damage_pickle(struct buf *copy, const struct buf *file, unsigned round)
     damage(&damaged, &pickle, round);
     memset(at, 0, n);
     memcpy(at, damaged.data, damaged.n_bytes);
-    crc = checkpoint__crc32(0, at, n);
+    crc = crc32_add(0, at, n);
     char *central = memmem(at + n, copy->n_bytes - (size_t)(at + n - copy->data), "PK\1\2", 4);
     assert_non_null(central);
     memcpy(copy->data + 14, &crc, 4);

@@ -23,16 +23,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static void crc_vector(void **state)
-{
-    /* The check value of CRC-32/ISO-HDLC. */
-    assert_int_equal(checkpoint__crc32(0, "123456789", 9), 0xcbf43926u);
-    uint32_t halves = checkpoint__crc32(checkpoint__crc32(0, "1234", 4), "56789", 5);
-    assert_int_equal(halves, 0xcbf43926u);
-    char zeros[100] = {0};
-    assert_int_equal(checkpoint__crc32(0, zeros, 32), 0x190a55adu);
-}
-
 /* A zip with data.pkl = pickle, version 3 and data/0 = n zero bytes. */
 static const char *put_pickle(const char *name, const char *pickle, size_t n, size_t n_storage)
 {
