@@ -1,6 +1,7 @@
 #include "hub_points.h"
 #include "checkpoint/ckpt.h"
 #include "checkpoint/state.h"
+#include "hub_client.h"
 #include "util/clock.h"
 #include "util/log.h"
 
@@ -43,12 +44,12 @@ static enum status name_repo(const struct options *o, struct spool_point *point,
     const char *given = point->stage == 1   ? o->hub_repo_s1
                         : point->stage == 2 ? o->hub_repo_s2
                                             : o->hub_repo_s3;
+    const char *owner = o->hf_user[0] ? o->hf_user : hub_client_known_owner();
     char name[OPTION_TEXT_BYTES + 64];
     if (given[0])
         snprintf(name, sizeof name, "%s", given);
     else
-        snprintf(name, sizeof name, "%s%ssignmotiongpt-stage%d", o->hf_user, o->hf_user[0] ? "/" : "",
-                 point->stage);
+        snprintf(name, sizeof name, "%s%ssignmotiongpt-stage%d", owner, owner[0] ? "/" : "", point->stage);
     if (strlen(name) >= sizeof point->repo || !hub_repo_is_valid(name)) {
         err_set(err, ST_USAGE, "'%.100s' is no name of a repository", name);
         return err_hint(err, "set hub_repo_s%d=owner/name, or hf_user", point->stage);

@@ -1,4 +1,5 @@
 #include "hub_repos.h"
+#include "hub_client.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -7,11 +8,10 @@ enum status hub_repo_of_stage(struct http *h, const struct options *o, int stage
                               struct err *err)
 {
     const char *given = stage == 1 ? o->hub_repo_s1 : stage == 2 ? o->hub_repo_s2 : o->hub_repo_s3;
-    char owner[OPTION_TEXT_BYTES] = "", name[OPTION_TEXT_BYTES + 64];
-    if (!given[0] && o->hf_user[0])
-        snprintf(owner, sizeof owner, "%s", o->hf_user);
-    else if (!given[0])
-        TRY(hub_whoami(h, owner, err));
+    const char *owner = o->hf_user;
+    char name[OPTION_TEXT_BYTES + 64];
+    if (!given[0] && !owner[0])
+        TRY(hub_client_owner(h, &owner, err));
     if (given[0])
         snprintf(name, sizeof name, "%s", given);
     else

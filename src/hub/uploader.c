@@ -20,6 +20,7 @@
 struct uploader {
     char dir[PATH_BYTES], owner[HUB_REPO_BYTES];
     struct http *http; /* the thread's */
+    bool made[4];      /* the stage's repository is there */
     int keep;
     double pause_s;
     pthread_t thread;
@@ -64,7 +65,9 @@ static enum status send_point(struct uploader *u, struct http *h, const struct s
     TRY(path_join(files, path, "files", err));
     TRY(path_join(card_path, files, "README.md", err));
     TRY(full_name(u, h, point, repo, err));
-    TRY(hub_repo_make(h, repo, err));
+    if (!u->made[point->stage])
+        TRY(hub_repo_make(h, repo, err));
+    u->made[point->stage] = true;
     if (file_exists(card_path))
         TRY(file_read(card_path, CARD_BYTES, &card, err));
     snprintf(folder, sizeof folder, "checkpoint-%lld", (long long)point->step);
