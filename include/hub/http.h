@@ -50,6 +50,7 @@ struct http_request {
     int64_t range_from;    /* > 0: "Range: bytes=N-" */
     size_t max_body_bytes; /* of the reply into memory; 0: 16 MiB */
     double total_s; /* 0: 60 s and one more for each 50 kB of body sent; < 0: no limit but the stall's */
+    bool stoppable; /* a signal to stop (stop_requested) gives it up, too: ST_STOPPED */
     /* Where the bytes of a 200 or 206 go, instead of into reply->body. `restart` is true before the first
      * bytes of each try. A status other than ST_OK ends the request with it. */
     enum status (*sink)(void *user, int status, bool restart, const void *data, size_t n_bytes,

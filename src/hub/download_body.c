@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_FAULTS 6 /* in a row, without a byte in between */
+#define LONGEST_ASKED_S 60
+#define MAX_FAULTS      6 /* in a row, without a byte in between */
 
 struct sink {
     const struct body *body;
@@ -69,8 +70,10 @@ static enum status take(void *user, int status, bool restart, const void *data, 
 }
 
 /* *done: all is there. A refusal (401, 403, 404, ...) is final; but 403 behind a redirect is a signed URL
- * that has run out, and the next try gets a new one. */
-static enum status try_once(struct http *h, struct sink *s, bool *done, bool *final, struct err *err)
+ * that has run out, and the next try gets a new one. *asked_s: the pause that the server asks for, or less
+ * than 0. */
+static enum status try_once(struct http *h, struct sink *s, bool *done, bool *final, double *asked_s,
+                            struct err *err)
 {
     const struct body *b = s->body;
     struct http_reply reply;
@@ -78,12 +81,14 @@ static enum status try_once(struct http *h, struct sink *s, bool *done, bool *fi
                                    .authorize = b->authorize,
                                    .range_from = s->at,
                                    .total_s = -1,
+                                   .stoppable = true,
                                    .sink = take,
                                    .user = s};
     s->reply = &reply;
     enum status st = http_send(h, &request, &reply, err);
     *final = st != ST_OK && st != ST_NET;
     *done = false;
+    *asked_s = -1;
     if (st == ST_OK && reply.status == 416 && s->at > 0) {
         *done = s->at == (b->n_bytes < 0 ? range_number(&reply, "bytes */") : b->n_bytes);
         if (!*done)
@@ -94,16 +99,25 @@ static enum status try_once(struct http *h, struct sink *s, bool *done, bool *fi
             st = err_set(err, ST_NET, "%s: the transfer ended early", b->path);
     } else if (st == ST_OK) {
         int code = reply.status;
-        bool elsewhere = strncmp(reply.url, h->endpoint, strlen(h->endpoint)) != 0;
+        size_t n = strlen(h->endpoint);
+        bool elsewhere = strncmp(reply.url, h->endpoint, n) != 0 || reply.url[n] != '/';
         *final = code >= 400 && code < 500 && code != 408 && code != 429 &&
                  !(code == 403 && elsewhere && b->authorize);
         st = http_check(h, &reply, reply.url, err);
-        double asked_s = http__asked_pause_s(&reply);
-        if (!*final && asked_s > 0)
-            clock_sleep_s(asked_s < 60 ? asked_s : 60);
+        *asked_s = http__asked_pause_s(&reply);
     }
     http_reply_release(&reply);
     return st;
+}
+
+static enum status pause_before(const struct http *h, double s, struct err *err)
+{
+    for (double left = s; left > 0; left -= 0.1) {
+        if (http__cancelled(h) || stop_requested())
+            return err_set(err, ST_STOPPED, "the download was given up; what came stays for the next try");
+        clock_sleep_s(left < 0.1 ? left : 0.1);
+    }
+    return ST_OK;
 }
 
 static enum status fill(struct http *h, struct sink *s, struct err *err)
@@ -112,8 +126,9 @@ static enum status fill(struct http *h, struct sink *s, struct err *err)
     for (;;) {
         struct err fault = ERR_INIT;
         bool done, final;
+        double asked_s;
         int64_t before = s->at;
-        enum status st = try_once(h, s, &done, &final, &fault);
+        enum status st = try_once(h, s, &done, &final, &asked_s, &fault);
         if (done)
             return ST_OK;
         n_faults = s->at > before ? 1 : n_faults + 1;
@@ -124,12 +139,8 @@ static enum status fill(struct http *h, struct sink *s, struct err *err)
                 err_hint(err, "%s", fault.hint);
             return err->status;
         }
-        for (double left = h->pause_s * n_faults; left > 0; left -= 0.1) {
-            if (http__cancelled(h) || stop_requested())
-                return err_set(err, ST_STOPPED,
-                               "the download was given up; what came stays for the next try");
-            clock_sleep_s(left < 0.1 ? left : 0.1);
-        }
+        double asked = asked_s > 0 ? (asked_s < LONGEST_ASKED_S ? asked_s : LONGEST_ASKED_S) : 0;
+        TRY(pause_before(h, asked + h->pause_s * n_faults, err));
     }
 }
 

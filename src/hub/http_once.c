@@ -101,7 +101,7 @@ static int on_progress(void *user, curl_off_t to_get, curl_off_t got, curl_off_t
     struct transfer *t = user;
     if (t->request->sent)
         t->request->sent(t->request->user, sent);
-    return http__cancelled(t->h) ? 1 : 0;
+    return http__cancelled(t->h) || (t->request->stoppable && stop_requested()) ? 1 : 0;
 }
 
 static void set_body(struct transfer *t, CURL *c)

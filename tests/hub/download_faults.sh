@@ -88,6 +88,39 @@ same pulled "after a kill"
 [ "$(tail -n +$((before + 1)) log | grep '"host": "cdn"' | grep -c '"range": "bytes=[1-9]')" = 3 ] || fail "not gone on with"
 tail -n +$((before + 1)) log | grep '"host": "cdn"' | grep -v '"range": "bytes=[1-9]' && fail "a file was begun anew"
 
+# ---- a signal to stop, while a body flows not and while a pause was asked for: the program ends at once, and goes on later
+model=${SMGPT_SHARED:-$repository/../shared}/data/stories260k
+train() { # CODE WORK_DIR MODEL
+    run "$1" train --set "model=$3" --set "data_json=$repository/configs/sample/gestures.json" --set batch_train=8 --set grad_accum=1 \
+        --set max_steps=2 --set "work_dir=$2" --stage 1
+}
+if [ -d "$model" ]; then
+    seed acme/model "$model" >/dev/null
+    for what in 'stall cdn 1 "at":100000' '429 cdn 1 "retry_after":50'; do
+        rm -rf home stopped
+        # shellcheck disable=SC2086 # words
+        fault $what
+        "$program" train --set model=acme/model --set "data_json=$repository/configs/sample/gestures.json" --set batch_train=8 \
+            --set grad_accum=1 --set max_steps=2 --set work_dir=stopped --stage 1 >out 2>err </dev/null &
+        pid=$!
+        n=0
+        while [ -n "$(control faults | tr -d '[]\n')" ]; do
+            n=$((n + 1))
+            [ $n -lt 200 ] || fail "no download came"
+            sleep 0.05
+        done
+        sleep 0.5
+        before=$SECONDS
+        kill -TERM $pid
+        code=0
+        wait $pid || code=$?
+        [ $code = 85 ] || fail "exit code $code after a signal: $what: $(tail -n 3 err)"
+        [ $((SECONDS - before)) -le 3 ] || fail "$((SECONDS - before)) s from the signal to the end: $what"
+        train 0 stopped acme/model
+    done
+    grep '"phase": "cdn"' log | grep -q '"range": "bytes=[1-9]' || fail "begun anew after a signal"
+fi
+
 # ---- a piece on the disk that is not the file's: found by the hash, fetched anew
 rm -rf pulled
 mkdir pulled && head -c 200000 /dev/zero >pulled/model-1.safetensors.incomplete
@@ -122,7 +155,6 @@ for field in oid path; do
 done
 
 # ---- a model in shards
-model=${SMGPT_SHARED:-$repository/../shared}/data/stories260k
 if [ -d "$model" ]; then
     mkdir shards && cp "$model"/{config,tokenizer,tokenizer_config}.json shards/
     python3 - "$model/model.safetensors" <<'PY'
@@ -145,10 +177,6 @@ for k in range(3):
 json.dump({"metadata": {}, "weight_map": weight_map}, open("shards/model.safetensors.index.json", "w"))
 PY
     seed acme/shards shards >/dev/null
-    train() { # CODE WORK_DIR MODEL
-        run "$1" train --set "model=$3" --set "data_json=$repository/configs/sample/gestures.json" --set batch_train=8 --set grad_accum=1 \
-            --set max_steps=2 --set "work_dir=$2" --stage 1
-    }
     train 0 one "$model"
     train 0 three acme/shards
     cmp one/stage1_mlm/checkpoint-2/adapter_model.safetensors three/stage1_mlm/checkpoint-2/adapter_model.safetensors ||
