@@ -32,6 +32,8 @@ enum status tree_sum_finish(struct tree_sum *ts, struct comm *c, float *total, s
  * Collective. */
 enum status tree_sum_doubles(struct comm *c, const double *mine, int n_leaves, int n_each, double *total,
                              struct err *err);
+/* Bytes of the vectors and inboxes that ts holds. */
+size_t tree_sum_memory(const struct tree_sum *ts);
 /* Bytes this rank has sent in finish so far. */
 int64_t tree_sum_bytes_sent(const struct tree_sum *ts);
 

@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "data/pack.h"
+#include "model/cost.h"
 #include "model/model.h"
 #include "util/file.h"
 #include <jansson.h>
@@ -94,5 +95,46 @@ enum status train_stage(const struct train_context *c, const struct train_option
  * NaN and 0 labels when the group has none. ST_STOPPED after a signal. Collective. */
 enum status train_evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens,
                            bool share_prefix, double *loss_mean, int64_t *n_labels, struct err *err);
+
+/* What steps hold, with and without shared prefixes; sequences without a label are not run and not counted.
+ */
+struct train_load {
+    const struct arch *arch;  /* borrowed */
+    int64_t max_steps;        /* of the whole stage */
+    int64_t n_steps;          /* counted here */
+    int64_t n_rows, n_tokens; /* shared prefixes counted in each row */
+    struct model_load shared, apart;
+};
+/* Counts n steps behind the first `first` ones (n -1: all that follow) from the pack's rows as training would
+ * pack them, whatever share_prefix says. Of more than `most` steps an even sample of at most so many. Rank 0.
+ */
+enum status train_count(struct train_load *out, const struct train_context *c, const struct train_options *o,
+                        const struct arch *a, int64_t first, int64_t n, int64_t most, struct err *err);
+
+/* Bytes that a rank of a run keeps beside weights and workspace, as the run allocates them on the host. */
+struct train_memory {
+    size_t values, moments, gradient;
+    size_t sums;      /* partial sums over the virtual shards */
+    size_t save_copy; /* while a checkpoint is written; rank 0 */
+};
+/* ST_USAGE for more ranks than shards. Not collective. */
+enum status train_memory(struct train_memory *out, const struct params *p, int32_t virtual_shards,
+                         int world_size, int rank, struct err *err);
+
+/* One step that train_measure made; clock_s times of this rank. */
+struct train_step {
+    int64_t step; /* from 1 */
+    double begin_s, end_s, loss, grad_norm;
+    int64_t n_rows, n_tokens, n_labels; /* of the global batch */
+};
+struct train_watch {
+    void (*before)(void *user, int64_t step);
+    void (*after)(void *user, const struct train_step *s);
+    void *user;
+};
+/* The stage's first n_steps steps from the values in c: the steps that train_stage makes, without logs,
+ * evaluation, comparison of digests or checkpoints. Collective. */
+enum status train_measure(const struct train_context *c, const struct train_options *o, int64_t n_steps,
+                          const struct train_watch *watch, struct err *err);
 
 #endif

@@ -118,10 +118,10 @@ static enum status same_device(const struct assembly *s, struct err *err)
     return comm_agree(s->comm, st, err);
 }
 
-enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
-                          struct err *err)
+/* Device and architecture; config: its text. */
+static enum status open_shape(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
+                              struct buf *config, struct err *err)
 {
-    struct buf config = BUF_INIT;
     *s = (struct assembly){.comm = comm};
     bool bf16 = strcmp(o->compute, "bfloat16") == 0;
     struct device_options d = {
@@ -130,7 +130,23 @@ enum status assembly_open(struct assembly *s, struct comm *comm, const struct op
     s->ops = ops_by_name(strcmp(o->cpu_path, "reference") == 0 ? "reference" : "cpu");
     TRY(comm_agree(comm, s->ops->open(&s->dev, &d, err), err));
     TRY(same_device(s, err));
-    enum status st = read_config(s, dir, &config, err);
+    return read_config(s, dir, config, err);
+}
+
+enum status assembly_open_shape(struct assembly *s, struct comm *comm, const struct options *o,
+                                const char *dir, struct err *err)
+{
+    struct buf config = BUF_INIT;
+    enum status st = open_shape(s, comm, o, dir, &config, err);
+    buf_release(&config);
+    return st;
+}
+
+enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
+                          struct err *err)
+{
+    struct buf config = BUF_INIT;
+    enum status st = open_shape(s, comm, o, dir, &config, err);
     if (st == ST_OK)
         st = read_weights(s, dir, &config, err);
     buf_release(&config);

@@ -37,6 +37,9 @@ enum status model_path_resolve(struct model_path *out, const char *path, struct 
 /* Opens device and base model. dir is used on rank 0 only. Collective. */
 enum status assembly_open(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
                           struct err *err);
+/* The same without the weights: enough to say what the model would take. */
+enum status assembly_open_shape(struct assembly *s, struct comm *comm, const struct options *o,
+                                const char *dir, struct err *err);
 /* Lays out the trainable values (zeroed) and the model on them. Collective in that all ranks must call it
  * alike. */
 enum status assembly_params(struct assembly *s, const struct lora_config *lora, int64_t new_first,

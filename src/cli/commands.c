@@ -125,6 +125,20 @@ static const char verify_help[] =
     "  --steps    how many steps at least (else as many as lie between the two newest "
     "checkpoints)\n" OPTIONS_HELP;
 
+static const char bench_help[] =
+    "usage: smgpt-dist bench [--stage 1|2|3] [--steps N] [--warmup N] [--growth] [--json FILE]\n"
+    "\n"
+    "Makes a stage's first steps, as training would, and says how fast they were: examples and tokens a "
+    "second,\n"
+    "memory, start-up, each operation's share and rate beside the best rate of products measured in the "
+    "same\n"
+    "run. Nothing is saved but the pack. Under mpirun: of all ranks, operations of rank 0.\n"
+    "  --stage   whose rows (2)\n"
+    "  --steps   steps that count (3)\n"
+    "  --warmup  steps before them (1)\n"
+    "  --growth  also how the cost grows with rows, length, prefix length and vocabulary, on one rank\n"
+    "  --json    write all figures to FILE\n" OPTIONS_HELP;
+
 const struct command cli_commands[] = {
     {"train", cmd_train, "train the three stages, or one; the command when none is given", train_help},
     {"pack", cmd_pack, "data set to token rows", pack_help},
@@ -140,7 +154,7 @@ const struct command cli_commands[] = {
     {"doctor", NULL, "what this machine has and lacks", ""},
     {"selftest", NULL, "the operations against their references", ""},
     {"verify", cmd_verify, "compare with reference runs, or replay steps of a run", verify_help},
-    {"bench", NULL, "speed of this machine", ""},
+    {"bench", cmd_bench, "speed of training on this machine", bench_help},
     {"help", cmd_help, "this list; help COMMAND; help options", "usage: smgpt-dist help [COMMAND|options]\n"},
     {"version", cmd_version, "the version", "usage: smgpt-dist version\n"},
     {NULL, NULL, NULL, NULL},

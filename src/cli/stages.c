@@ -154,7 +154,9 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
 {
     struct adapted adapted = {0};
     enum status st = ST_OK;
-    TRY(comm_agree(r->comm, assembly_open(&r->model, r->comm, r->o, r->data.model_dir, err), err));
+    enum status (*assemble)(struct assembly *, struct comm *, const struct options *, const char *,
+                            struct err *) = r->request->shape_only ? assembly_open_shape : assembly_open;
+    TRY(comm_agree(r->comm, assemble(&r->model, r->comm, r->o, r->data.model_dir, err), err));
     const struct arch *a = &r->model.arch;
     TRY(adapted_settings(r, &adapted, err));
     if (strcmp(r->o->new_rows, "tied") == 0 && !a->tied) {
@@ -286,14 +288,11 @@ static void hub_note(void *user, char *text, size_t n_bytes)
         hub_points_note(u->hub, text, n_bytes);
 }
 
-static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)
+/* What both training and what comes in its place are given. */
+static enum status make_ready(struct run *r, int stage, struct train_context *c, struct train_options *t,
+                              struct err *err)
 {
-    struct train_options t;
-    struct train_result result = {0};
-    struct stage_files_user user = {
-        .data = &r->data, .options = r->o, .params = &r->model.params, .hub = r->request->hub};
-    TRY(comm_agree(r->comm, train_options_make(&t, r, stage, err), err));
-    TRY(start_stage(r, stage, err));
+    TRY(comm_agree(r->comm, train_options_make(t, r, stage, err), err));
     c->comm = r->comm;
     c->ops = r->model.ops;
     c->dev = r->model.dev;
@@ -301,6 +300,21 @@ static enum status train_one(struct run *r, int stage, struct train_context *c, 
     c->params = &r->model.params;
     c->values = r->model.values;
     memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
+    return ST_OK;
+}
+
+static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)
+{
+    struct train_options t;
+    struct train_result result = {0};
+    struct stage_files_user user = {
+        .data = &r->data, .options = r->o, .params = &r->model.params, .hub = r->request->hub};
+    TRY(make_ready(r, stage, c, &t, err));
+    if (r->request->instead) {
+        struct stage_ready ready = {.model = &r->model, .context = c, .options = &t};
+        return r->request->instead(r->request->instead_user, &ready, err);
+    }
+    TRY(start_stage(r, stage, err));
     c->files = (struct train_files){
         .add_files = stage_add_files, .committed = to_the_hub, .note = hub_note, .user = &user};
     t.options_json = curve_options(r->o, stage);

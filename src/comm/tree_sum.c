@@ -15,6 +15,7 @@ struct tree_sum {
     float *inbox;         /* [operands of the other ranks][own slice]: what they have of it */
     const float **parts;  /* [all.n] where each operand's slice is */
     int64_t bytes_sent;
+    size_t n_bytes; /* of stack and inbox */
 
     /* Arguments of the exchanges, one a rank. */
     const void **send;
@@ -56,10 +57,12 @@ static enum status tree_sum_alloc(struct tree_sum *ts, struct err *err)
     }
     int64_t first, end;
     tree__slice(ts->n_values, ts->world_size, ts->rank, &first, &end);
-    int n_others = ts->all.n - n_nodes_of(ts, ts->rank);
+    int n_others = ts->all.n - n_nodes_of(ts, ts->rank), height = tree__height(&ts->own);
     size_t w = (size_t)ts->world_size;
-    ts->stack = array((size_t)tree__height(&ts->own), (size_t)ts->n_values, sizeof(float), err);
+    ts->stack = array((size_t)height, (size_t)ts->n_values, sizeof(float), err);
     ts->inbox = array((size_t)n_others, (size_t)(end - first), sizeof(float), err);
+    ts->n_bytes =
+        ((size_t)height * (size_t)ts->n_values + (size_t)n_others * (size_t)(end - first)) * sizeof(float);
     ts->parts = array((size_t)ts->all.n, 1, sizeof *ts->parts, err);
     ts->send = array(w, 1, sizeof *ts->send, err);
     ts->recv = array(w, 1, sizeof *ts->recv, err);
@@ -206,6 +209,11 @@ enum status tree_sum_finish(struct tree_sum *ts, struct comm *c, float *total, s
     tree__slice(ts->n_values, ts->world_size, ts->rank, &first, &end);
     tree__combine(&ts->all, ts->parts, end - first, total + first);
     return exchange_slices(ts, c, total, err);
+}
+
+size_t tree_sum_memory(const struct tree_sum *ts)
+{
+    return ts->n_bytes;
 }
 
 int64_t tree_sum_bytes_sent(const struct tree_sum *ts)

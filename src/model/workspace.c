@@ -1,5 +1,6 @@
 /* Memory of the walks: sizes are summed first, one block is taken, then pointers are laid in. Training keeps
  * every layer's activations; inference lets all layers use the first one's. */
+#include "model/cost.h"
 #include "model_internal.h"
 
 #include <stdlib.h>
@@ -119,15 +120,27 @@ static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool tra
     }
 }
 
+/* Positions of a rotary table that serves n_positions. */
+static int64_t rope_positions(int64_t n_positions)
+{
+    int64_t n = 256;
+    while (n < n_positions)
+        n *= 2;
+    return n;
+}
+
+static bool two_ropes(const struct arch *a)
+{
+    return memcmp(&a->rope_global, &a->rope_local, sizeof a->rope_global) != 0;
+}
+
 static enum status reserve_rope(struct model *m, int64_t n_positions, struct err *err)
 {
     const struct arch *a = m->a;
     if (n_positions <= m->n_rope)
         return ST_OK;
-    int64_t n = 256;
-    while (n < n_positions)
-        n *= 2;
-    bool two = memcmp(&a->rope_global, &a->rope_local, sizeof a->rope_global) != 0;
+    int64_t n = rope_positions(n_positions);
+    bool two = two_ropes(a);
     size_t bytes = (size_t)(n * a->head_dim) * sizeof(float);
     float *host = malloc(bytes);
     if (m->rope_local != m->rope_global)
@@ -180,4 +193,18 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     m->capacity = t;
     m->training = training;
     return ST_OK;
+}
+
+size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training)
+{
+    /* Laying out with no base only counts, but it does set pointers: those of a copy. */
+    struct model probe = *m;
+    struct layer_cursor count = {0};
+    probe.layers = calloc((size_t)m->a->n_layers, sizeof *probe.layers);
+    if (!probe.layers)
+        return 0;
+    lay_all(&count, &probe, n_tokens, training);
+    free(probe.layers);
+    size_t rope = (size_t)(rope_positions(n_positions) * m->a->head_dim) * sizeof(float);
+    return count.at + rope * (two_ropes(m->a) ? 2 : 1);
 }

@@ -1,0 +1,37 @@
+/* What packed sequences cost: counted from the sequences themselves and the architecture, without running
+ * anything. */
+#ifndef SMGPT_MODEL_COST_H
+#define SMGPT_MODEL_COST_H
+
+#include "model/model.h"
+
+/* Counts over packed sequences; a shared prefix counts once. */
+struct model_load {
+    int64_t n_sequences;
+    int64_t n_tokens, n_labels, n_new; /* n_new: tokens whose input row is trained */
+    int64_t longest;                   /* tokens of the longest sequence */
+    int64_t n_positions;               /* one past the last position */
+    /* Pairs of a query and a key that it sees, in layers that see all and in sliding ones; and the same of
+     * labelled queries only. */
+    double pairs, window_pairs, label_pairs, label_window_pairs;
+};
+void model_load_add(struct model_load *l, const struct packed *seq, const struct arch *a,
+                    const struct params *p);
+
+/* Multiplications and additions that a forward and backward pass over a load cannot do without, a
+ * multiply-add being two: no layer's output where nothing reads it (in the last layer only keys and values
+ * are needed beside the labelled positions), no logits without a label, no gradient of frozen weights, no
+ * input gradient below the first layer but for new rows, nothing computed twice. Norms, activations and the
+ * optimizer are not counted. */
+struct model_flops {
+    double projections, lora, attention, head, total;
+};
+void model_flops(struct model_flops *out, const struct arch *a, const struct params *p,
+                 const struct model_load *l);
+
+/* Bytes of the workspace (activations, gradients of activations, a chunk of logits, rotary tables) once
+ * sequences of n_tokens tokens and n_positions positions have been run: the sizes that model_loss allocates.
+ * Nothing is allocated for it. 0 when memory is short. */
+size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training);
+
+#endif

@@ -1,0 +1,68 @@
+/* Counting work. */
+#include "model/cost.h"
+
+void model_load_add(struct model_load *l, const struct packed *seq, const struct arch *a,
+                    const struct params *p)
+{
+    l->n_sequences++;
+    l->n_tokens += seq->n_tokens;
+    l->n_labels += seq->n_labels;
+    if (seq->n_tokens > l->longest)
+        l->longest = seq->n_tokens;
+    for (int32_t t = 0; t < seq->n_tokens; t++) {
+        int64_t seen = (int64_t)seq->positions[t] + 1;
+        int64_t near = a->window > 0 && seen > a->window ? a->window : seen;
+        if (seen > l->n_positions)
+            l->n_positions = seen;
+        l->pairs += (double)seen;
+        l->window_pairs += (double)near;
+        l->label_pairs += seq->targets[t] >= 0 ? (double)seen : 0;
+        l->label_window_pairs += seq->targets[t] >= 0 ? (double)near : 0;
+        l->n_new += seq->ids[t] >= p->new_first && seq->ids[t] < p->new_first + p->n_new;
+    }
+}
+
+static void projection_flops(struct model_flops *out, const struct arch *a, const struct params *p,
+                             const struct model_load *l, int32_t layer, enum proj proj)
+{
+    bool first = layer == 0, last = layer == a->n_layers - 1;
+    bool reads_input = proj == PROJ_Q || proj == PROJ_K || proj == PROJ_V;
+    int64_t n_out, n_in;
+    proj_shape(a, proj, &n_out, &n_in);
+    /* Tokens whose output is read, and those whose input gradient is. */
+    double n = (double)(last && proj != PROJ_K && proj != PROJ_V ? l->n_labels : l->n_tokens);
+    double n_back = first && reads_input && (double)l->n_new < n ? (double)l->n_new : n;
+    out->projections += 2.0 * (double)(n_out * n_in) * (n + n_back);
+    if (!p->index_lora || p->index_lora[layer][proj] < 0)
+        return;
+    /* Forward u = A x, B u; backward dB, du, dA and the input's gradient. */
+    double r = p->lora.r;
+    out->lora +=
+        2 * r * ((double)(n_out + n_in) * n + (double)(2 * n_out + n_in) * n + (double)n_in * n_back);
+}
+
+static void layer_flops(struct model_flops *out, const struct arch *a, const struct params *p,
+                        const struct model_load *l, int32_t layer)
+{
+    for (int i = 0; i < N_PROJ; i++)
+        projection_flops(out, a, p, l, layer, (enum proj)i);
+    double pairs = a->sliding[layer] ? l->window_pairs : l->pairs;
+    if (layer == a->n_layers - 1)
+        pairs = a->sliding[layer] ? l->label_window_pairs : l->label_pairs;
+    /* Scores and values forward; gradients of values, of probabilities, of queries and of keys backward. */
+    out->attention += 2.0 * (2 + 4) * pairs * a->n_q_heads * a->head_dim;
+}
+
+void model_flops(struct model_flops *out, const struct arch *a, const struct params *p,
+                 const struct model_load *l)
+{
+    *out = (struct model_flops){0};
+    for (int32_t i = 0; i < a->n_layers; i++)
+        layer_flops(out, a, p, l, i);
+    double v = a->n_embed_rows;
+    if (p->new_first + p->n_new > a->n_embed_rows)
+        v = (double)(p->new_first + p->n_new);
+    double h = a->hidden, n = (double)l->n_labels;
+    out->head = 2 * n * h * (2 * v + (double)p->n_new);
+    out->total = out->projections + out->lora + out->attention + out->head;
+}

@@ -1,0 +1,115 @@
+/* What bench and plan need of the training room: what steps hold, what a run keeps, steps without a trace. */
+#include "train_internal.h"
+#include "util/clock.h"
+#include <stdlib.h>
+
+/* One step's rows as shards, counted and dropped. */
+static enum status count_step(struct train_load *out, const struct train_context *c,
+                              const struct train_options *o, const struct rows *rows, bool share,
+                              struct err *err)
+{
+    struct model_load *load = share ? &out->shared : &out->apart;
+    for (int32_t s = 0; s < o->virtual_shards; s++) {
+        struct shard shard;
+        int32_t first, end;
+        shard_range((int32_t)rows->n, o->virtual_shards, s, &first, &end);
+        if (first == end)
+            continue;
+        TRY(shard_make(&shard, rows->items + first, end - first, first, o->max_pack_tokens, share, err));
+        for (int32_t i = 0; i < shard.n_sequences; i++)
+            if (shard.sequences[i].n_labels > 0) /* the others are not run */
+                model_load_add(load, &shard.sequences[i], out->arch, c->params);
+        shard_release(&shard);
+    }
+    return ST_OK;
+}
+
+static enum status count_steps(struct train_load *out, const struct train_context *c,
+                               const struct train_options *o, struct plan *plan, int64_t first, int64_t every,
+                               int64_t n, struct err *err)
+{
+    struct rows rows = {0};
+    int64_t *index = calloc((size_t)o->batch_train * (size_t)o->grad_accum, sizeof *index);
+    enum status st = index != NULL ? ST_OK : err_memory(err, "the rows of a step", 0);
+    for (int64_t i = 0; i < n && st == ST_OK; i++) {
+        int32_t n_rows = 0;
+        st = plan_step(plan, first + i * every, index, &n_rows, err);
+        if (st == ST_OK)
+            st = rows__read(&rows, c->pack, PACK_TRAIN, index, n_rows, err);
+        if (st == ST_OK)
+            st = count_step(out, c, o, &rows, false, err);
+        if (st == ST_OK)
+            st = count_step(out, c, o, &rows, true, err);
+        out->n_rows += n_rows;
+        out->n_tokens += rows.n_tokens;
+        out->n_steps++;
+    }
+    rows__release(&rows);
+    free(index);
+    return st;
+}
+
+enum status train_count(struct train_load *out, const struct train_context *c, const struct train_options *o,
+                        const struct arch *a, int64_t first, int64_t n, int64_t most, struct err *err)
+{
+    struct plan plan = {0};
+    *out = (struct train_load){.arch = a};
+    TRY(plan_init(&plan, c->pack_info.n_rows[PACK_TRAIN], o->batch_train, o->grad_accum, o->seed, o->shuffle,
+                  o->epochs, o->max_steps, err));
+    out->max_steps = plan.max_steps;
+    if (n < 0 || n > plan.max_steps - first)
+        n = plan.max_steps - first;
+    int64_t every = n > most ? (n + most - 1) / most : 1;
+    enum status st = count_steps(out, c, o, &plan, first, every, (n + every - 1) / every, err);
+    plan_release(&plan);
+    return st;
+}
+
+enum status train_memory(struct train_memory *out, const struct params *p, int32_t virtual_shards,
+                         int world_size, int rank, struct err *err)
+{
+    const size_t n_bytes = (size_t)p->n_values * sizeof(float);
+    /* The sums are laid out by numbers of ranks alone. */
+    struct comm of_size = {.world_size = world_size, .rank = rank};
+    struct tree_sum *sum = NULL;
+    TRY(tree_sum_open(&sum, &of_size, p->n_values, virtual_shards, err));
+    *out = (struct train_memory){.values = n_bytes,
+                                 .moments = 2 * n_bytes,
+                                 .gradient = n_bytes,
+                                 .sums = tree_sum_memory(sum),
+                                 .save_copy = rank == 0 ? 3 * n_bytes : 0};
+    tree_sum_close(sum);
+    return ST_OK;
+}
+
+enum status train_measure(const struct train_context *c, const struct train_options *o, int64_t n_steps,
+                          const struct train_watch *watch, struct err *err)
+{
+    struct trainer t;
+    enum status st = comm_agree(c->comm, trainer__open(&t, c, o, err), err);
+    if (st == ST_OK && n_steps > t.plan.max_steps) {
+        st = err_set(err, ST_USAGE, "%lld steps are asked for, the stage has %lld", (long long)n_steps,
+                     (long long)t.plan.max_steps);
+        err_hint(err, "set max_steps or the stage's epochs higher");
+    }
+    while (st == ST_OK && t.step < n_steps) {
+        struct step_result r;
+        struct train_step s = {.step = t.step + 1};
+        watch->before(watch->user, s.step);
+        s.begin_s = clock_s();
+        st = trainer__step(&t, &r, err);
+        if (st == ST_OK && r.stopped)
+            st = err_set(err, ST_STOPPED, "stopped by a signal");
+        if (st != ST_OK)
+            break;
+        s.end_s = clock_s();
+        s.loss = r.loss;
+        s.grad_norm = r.grad_norm;
+        s.n_rows = r.head.n_rows;
+        s.n_tokens = r.head.n_tokens;
+        s.n_labels = r.head.n_labels;
+        watch->after(watch->user, &s);
+    }
+    trainer__close(&t);
+    return st;
+}
