@@ -1,7 +1,8 @@
 /* What a checkpoint costs at the Qwen3-1.7B shape, LoRA of rank 16, 518 new rows: bytes of each file, seconds
  * of a save beside seconds to write and sync the same bytes in as many files in the same run, and how long a
  * step waits when the save goes on in its thread. No base model is needed: the numbers are random. Usage:
- * bench_save DIR [TOKENIZER_DIR [untied|tied [ROUNDS]]]; DIR says which disk; what is made there is removed.
+ * bench_save DIR [TOKENIZER_DIR [untied|tied [ROUNDS [bfloat16]]]]; DIR says which disk; what is made there
+ * is removed.
  */
 #include "stage_files.h"
 #include "train_internal.h"
@@ -193,9 +194,10 @@ int main(int argc, char **argv)
     double save_s[MAX_ROUNDS], plain_s[MAX_ROUNDS], wait_s[MAX_ROUNDS], beside_s[MAX_ROUNDS],
         ratio[MAX_ROUNDS];
     int n = argc > 4 ? atoi(argv[4]) : 7;
+    const enum dtype dtype = argc > 5 && strcmp(argv[5], "bfloat16") == 0 ? DT_BF16 : DT_F32;
     char dir[PATH_BYTES];
     if (argc < 2 || n < 1 || n > MAX_ROUNDS) {
-        fprintf(stderr, "usage: bench_save DIR [TOKENIZER_DIR [untied|tied [ROUNDS]]]\n");
+        fprintf(stderr, "usage: bench_save DIR [TOKENIZER_DIR [untied|tied [ROUNDS [bfloat16]]]]\n");
         return ST_USAGE;
     }
     open_bench(&b, argv[1], argc > 2 ? argv[2] : "", argc > 3 && strcmp(argv[3], "untied") == 0);
@@ -205,7 +207,7 @@ int main(int argc, char **argv)
         const int k = i > 0 ? i - 1 : 0;
         double start_s = clock_s();
         b.o.save_beside = false;
-        must(saver__save(&saver, &b.trainer, &b.log, &err), &err);
+        must(saver__save(&saver, &b.trainer, &b.log, dtype, &err), &err);
         save_s[k] = clock_s() - start_s;
         if (i == 0) {
             must(path_join(dir, b.o.out_dir, "checkpoint-2000", &err), &err);
@@ -215,7 +217,7 @@ int main(int argc, char **argv)
         ratio[k] = save_s[k] / plain_s[k];
         b.o.save_beside = true;
         start_s = clock_s();
-        must(saver__save(&saver, &b.trainer, &b.log, &err), &err);
+        must(saver__save(&saver, &b.trainer, &b.log, dtype, &err), &err);
         wait_s[k] = clock_s() - start_s;
         must(saver__wait(&saver, &err), &err);
         beside_s[k] = clock_s() - start_s;

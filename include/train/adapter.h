@@ -24,7 +24,9 @@ enum status adapter_read_file(const char *path, const char *dir, const struct pa
                               struct err *err);
 
 /* Writes path (a .safetensors file) from host values, rows as adapter_row_ids() lists them, beside and
- * renamed. Equal values give equal bytes. */
-enum status adapter_write(const char *path, const struct params *p, const float *values, struct err *err);
+ * renamed; in a floating type, to which values are rounded to nearest, ties to even. Equal values give equal
+ * bytes. */
+enum status adapter_write(const char *path, const struct params *p, const float *values, enum dtype dtype,
+                          struct err *err);
 
 #endif

@@ -193,16 +193,45 @@ static enum status file_order(const struct params *p, const float *values, float
     return ST_OK;
 }
 
-enum status adapter_write(const char *path, const struct params *p, const float *values, struct err *err)
+/* The same tensors rounded to another type, in *memory. */
+static enum status list_round(struct tensor_list *list, enum dtype dtype, void **memory, struct err *err)
+{
+    size_t n_bytes = 0;
+    if (dtype == DT_F32)
+        return ST_OK;
+    for (int i = 0; i < list->n_items; i++)
+        n_bytes += (size_t)tensor_count(&list->items[i]) * dtype_bytes(dtype);
+    char *at = *memory = malloc(n_bytes + 1);
+    if (at == NULL)
+        return err_memory(err, "rounded values", n_bytes);
+    for (int i = 0; i < list->n_items; i++) {
+        struct tensor *t = &list->items[i];
+        const size_t n = (size_t)tensor_count(t);
+        if (!dtype_from_f32(dtype, t->data, at, n))
+            return err_set(err, ST_DEFECT, "an adapter of type %s", dtype_name(dtype));
+        t->dtype = dtype;
+        t->data = at;
+        t->n_bytes = n * dtype_bytes(dtype);
+        at += t->n_bytes;
+    }
+    return ST_OK;
+}
+
+enum status adapter_write(const char *path, const struct params *p, const float *values, enum dtype dtype,
+                          struct err *err)
 {
     struct tensor_list list = TENSOR_LIST_INIT;
     float *turned = NULL;
+    void *rounded = NULL;
     enum status st = file_order(p, values, &turned, err);
     if (st == ST_OK)
         st = params_tensors(p, turned != NULL ? turned : values, &list, err);
     if (st == ST_OK)
+        st = list_round(&list, dtype, &rounded, err);
+    if (st == ST_OK)
         st = safetensors_write(path, &list, err);
     tensor_list_release(&list);
+    free(rounded);
     free(turned);
     return st;
 }

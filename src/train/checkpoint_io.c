@@ -1,5 +1,6 @@
 /* The state of a run to and from its checkpoints. */
 #include "checkpoint/ckpt.h"
+#include "checkpoint/safetensors.h"
 #include "checkpoint/state.h"
 #include "train/adapter.h"
 #include "train_internal.h"
@@ -167,7 +168,7 @@ static enum status fill(const char *dir, const struct save_point *p, struct err 
     char path[PATH_BYTES];
     const struct train_files *files = &p->c->files;
     TRY(path_join(path, dir, "adapter_model.safetensors", err));
-    TRY(adapter_write(path, p->c->params, p->values, err));
+    TRY(adapter_write(path, p->c->params, p->values, p->dtype, err));
     TRY(write_optimizer(dir, p, err));
     TRY(write_trainer_state(dir, p, err));
     TRY(write_run_state(dir, p, err));
@@ -312,11 +313,14 @@ static void compare_path(const struct run_state *s, const struct train_context *
              s->cpu_path, now, (int)strcspn(s->cpu_path, ","), s->cpu_path);
 }
 
-static enum status check_run_state(const char *dir, const struct trainer *t, struct err *err)
+/* saved_values: the hash of the values that were saved, "" when that is not known. */
+static enum status check_run_state(const char *dir, const struct trainer *t,
+                                   char saved_values[SHA256_HEX_BYTES], struct err *err)
 {
     char path[PATH_BYTES];
     struct run_state s;
     bool present = false;
+    saved_values[0] = '\0';
     TRY(path_join(path, dir, "smgpt_state.json", err));
     TRY(run_state_read(path, &s, &present, err));
     if (!present) {
@@ -326,8 +330,46 @@ static enum status check_run_state(const char *dir, const struct trainer *t, str
     enum status st = compare_run(&s, t, err);
     if (st == ST_OK)
         compare_path(&s, t->c);
+    memcpy(saved_values, s.params_sha256, sizeof s.params_sha256);
     run_state_release(&s);
     return st;
+}
+
+/* Whether the adapter's file holds values of less than 32 bits. */
+static bool is_rounded(const char *path)
+{
+    struct safetensors s;
+    if (safetensors_open(&s, path, NULL) != ST_OK)
+        return false;
+    bool rounded = s.tensors.n_items > 0 && dtype_bytes(s.tensors.items[0].dtype) < 4;
+    safetensors_close(&s);
+    return rounded;
+}
+
+/* A file of ours that does not hold what was saved. A finished stage has nothing to go on with, and hands
+ * over what its file holds in any case. */
+static enum status check_values(const char *dir, const struct trainer *t, const float *values, int64_t step,
+                                const char *saved_values, struct err *err)
+{
+    char path[PATH_BYTES], hex[SHA256_HEX_BYTES];
+    struct err found = ERR_INIT;
+    TRY(path_join(path, dir, "adapter_model.safetensors", err));
+    sha256_buffer(values, (size_t)t->c->params->n_values * sizeof *values, hex);
+    if (saved_values[0] == '\0' || strcmp(saved_values, hex) == 0)
+        return ST_OK;
+    if (!is_rounded(path)) {
+        err_set(&found, ST_INPUT, "%s does not hold the values that were saved", path);
+        err_hint(&found, "take another checkpoint, or set accept_changes=true to go on from these values");
+    } else if (step < t->plan.max_steps) {
+        err_set(&found, ST_USAGE, "%s holds values rounded to bfloat16 (save_dtype): no exact resume", path);
+        err_hint(&found,
+                 "accept_changes=true goes on from the rounded values, along another curve; init_adapter=%s "
+                 "starts anew from them; checkpoints of save_dtype=float32 can be resumed",
+                 dir);
+    } else {
+        return ST_OK;
+    }
+    return differs(t, &found, err);
 }
 
 static enum status read_scheduler(const char *dir, const struct trainer *t, int64_t step, struct err *err)
@@ -376,7 +418,7 @@ static enum status read_optimizer(const char *dir, const struct trainer *t, int6
 static enum status read_all(const char *dir, const struct trainer *t, const struct vectors *x, int64_t *step,
                             json_t **history, struct err *err)
 {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], saved_values[SHA256_HEX_BYTES];
     struct trainer_state s = {0};
     TRY(path_join(path, dir, "trainer_state.json", err));
     TRY(trainer_state_read(path, &s, err));
@@ -385,13 +427,14 @@ static enum status read_all(const char *dir, const struct trainer *t, const stru
     trainer_state_release(&s);
     if (*step < 1)
         return err_set(err, ST_INPUT, "%s is of step %lld", path, (long long)*step);
-    TRY(check_run_state(dir, t, err));
+    TRY(check_run_state(dir, t, saved_values, err));
     if (*step > t->plan.max_steps) {
         err_set(err, ST_USAGE, "%s is of step %lld, but this run ends at step %lld", dir, (long long)*step,
                 (long long)t->plan.max_steps);
         return err_hint(err, "set max_steps or epochs as they were, or start anew with --resume none");
     }
     TRY(adapter_read(dir, t->c->params, x->values, err));
+    TRY(check_values(dir, t, x->values, *step, saved_values, err));
     TRY(read_optimizer(dir, t, *step, x, err));
     TRY(read_scheduler(dir, t, *step, err));
     log_info("resuming from %s", dir);

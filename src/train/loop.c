@@ -4,6 +4,7 @@
 #include "util/log.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct loop {
@@ -12,6 +13,7 @@ struct loop {
     struct saver saver;   /* rank 0 */
     struct train_result *result;
     int64_t saved_step; /* newest checkpoint; 0: none, and none is needed */
+    bool saved_rounded; /* its adapter is not float32 */
     int64_t first_step;
     double start_s;
 };
@@ -50,11 +52,12 @@ static void show(const struct loop *l, const struct step_result *r)
                  (double)r->head.n_tokens * per_s, left, note);
 }
 
-static enum status save(struct loop *l, struct err *err)
+static enum status save(struct loop *l, enum dtype dtype, struct err *err)
 {
-    enum status st = is_lead(l) ? saver__save(&l->saver, l->t, &l->log, err) : ST_OK;
+    enum status st = is_lead(l) ? saver__save(&l->saver, l->t, &l->log, dtype, err) : ST_OK;
     TRY(comm_agree(l->t->c->comm, st, err));
     l->saved_step = l->t->step;
+    l->saved_rounded = dtype != DT_F32;
     return ST_OK;
 }
 
@@ -73,11 +76,12 @@ static enum status finish_saves(struct loop *l, struct err *err)
     return comm_agree(l->t->c->comm, is_lead(l) ? saver__wait(&l->saver, err) : ST_OK, err);
 }
 
-/* Ends the stage before its time: what was finished and not yet saved is saved. */
+/* Ends the stage before its time: what was finished and not yet saved is saved, and in any case so that the
+ * next start can go on from it. */
 static enum status stop(struct loop *l, struct err *err)
 {
     l->result->stopped = true;
-    return l->t->step > l->saved_step ? save(l, err) : ST_OK;
+    return l->t->step > l->saved_step || l->saved_rounded ? save(l, DT_F32, err) : ST_OK;
 }
 
 /* On a full disk the log and the save under way fail side by side: the save is what is told of. */
@@ -161,7 +165,32 @@ static enum status after_step(struct loop *l, const struct step_result *r, struc
         TRY(evaluate(l, &stopped, err));
     if (stopped)
         return stop(l, err);
-    return save_due(l) ? save(l, err) : ST_OK;
+    return save_due(l) ? save(l, t->o->save_dtype, err) : ST_OK;
+}
+
+/* The stage that follows begins with the values that this one's last checkpoint holds, whether they come from
+ * memory or, after another start, from the file. */
+static enum status round_values(struct loop *l, struct err *err)
+{
+    const struct train_context *c = l->t->c;
+    const size_t n = (size_t)c->params->n_values, n_bytes = n * sizeof(float);
+    if (l->t->o->save_dtype != DT_BF16 || l->t->step < l->t->plan.max_steps)
+        return ST_OK;
+    float *host = malloc(n_bytes + 1);
+    if (comm_agree(c->comm, host != NULL ? ST_OK : err_memory(err, "rounded values", n_bytes), err) !=
+        ST_OK) {
+        free(host);
+        return err->status;
+    }
+    c->ops->sync(c->dev);
+    c->ops->download(c->dev, host, c->values, n_bytes);
+    for (size_t i = 0; i < n; i++)
+        host[i] = bf16_to_f32(bf16_from_f32(host[i]));
+    c->ops->upload(c->dev, c->values, host, n_bytes);
+    c->ops->sync(c->dev);
+    free(host);
+    model_set_values(c->model, c->values);
+    return ST_OK;
 }
 
 static enum status run(struct loop *l, struct err *err)
@@ -183,7 +212,8 @@ static enum status run(struct loop *l, struct err *err)
         TRY(trainer__step(t, &r, err));
         TRY(r.stopped ? stop(l, err) : after_step(l, &r, err));
     }
-    return finish_saves(l, err);
+    TRY(finish_saves(l, err));
+    return round_values(l, err);
 }
 
 /* Numbers that the end of an earlier run left, the same on all ranks. */

@@ -13,7 +13,7 @@
 
 /* Entries of the history never change, and only this thread counts references to them. */
 static enum status point_make(struct save_point *p, const struct trainer *t, const struct train_log *l,
-                              struct err *err)
+                              enum dtype dtype, struct err *err)
 {
     *p = (struct save_point){.c = t->c,
                              .o = t->o,
@@ -21,7 +21,8 @@ static enum status point_make(struct save_point *p, const struct trainer *t, con
                              .max_steps = t->plan.max_steps,
                              .steps_per_epoch = t->plan.steps_per_epoch,
                              .epoch = plan_epoch(&t->plan, t->step),
-                             .lr = trainer__lr(t, t->step)};
+                             .lr = trainer__lr(t, t->step),
+                             .dtype = dtype};
     memcpy(p->log.path, l->path, sizeof p->log.path);
     p->log.history = json_copy(l->history);
     return p->log.history != NULL ? ST_OK : err_memory(err, "the history of the run", 0);
@@ -100,10 +101,11 @@ enum status saver__check(struct saver *s, struct err *err)
     return s->is_running && !atomic_load(&s->is_over) ? ST_OK : saver__wait(s, err);
 }
 
-enum status saver__save(struct saver *s, const struct trainer *t, const struct train_log *l, struct err *err)
+enum status saver__save(struct saver *s, const struct trainer *t, const struct train_log *l, enum dtype dtype,
+                        struct err *err)
 {
     TRY(saver__wait(s, err));
-    TRY(point_make(&s->point, t, l, err));
+    TRY(point_make(&s->point, t, l, dtype, err));
     s->err = (struct err)ERR_INIT;
     atomic_store(&s->is_over, false);
     const bool needs_copy = t->o->save_beside || !train__on_host(t->c->ops);

@@ -164,6 +164,7 @@ struct save_point {
     double epoch, lr;      /* lr: of the next step */
     float *values, *m, *v; /* host [n_values]; changed and changed back while it is written */
     struct train_log log;  /* of that step */
+    enum dtype dtype;      /* of the adapter file */
 };
 /* Rank 0. Talks to no other rank. */
 enum status checkpoint__save(const struct save_point *p, struct err *err);
@@ -184,7 +185,8 @@ struct saver {
 /* Waits for the save before. Then copies the state, which is all that the caller waits for when
  * t->o->save_beside; else (or where there is no memory for a copy, or no thread) returns with the checkpoint
  * in place. A failure of the save before, or of this one as far as it is known. */
-enum status saver__save(struct saver *s, const struct trainer *t, const struct train_log *l, struct err *err);
+enum status saver__save(struct saver *s, const struct trainer *t, const struct train_log *l, enum dtype dtype,
+                        struct err *err);
 /* The failure of a save that is over; does not wait. */
 enum status saver__check(struct saver *s, struct err *err);
 /* Until nothing is under way. */

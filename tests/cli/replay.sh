@@ -15,9 +15,14 @@ run 0 verify --resume stage1_mlm/checkpoint-6/ --steps 3 --set threads=2
 grep -qx 'steps 4 to 6: equal' out || fail "not equal with 2 threads: $(cat out)"
 [ -d stage1_mlm/checkpoint-6 ] && [ ! -d stage1_mlm/superseded ] || fail "the run's own directory was changed"
 
-# another start value is noticed and the tensor named
+# another value at the start is noticed by its hash, one at the end by the comparison, which names the tensor
 cp -r stage1_mlm other
 printf '\001' | dd of=other/checkpoint-4/adapter_model.safetensors bs=1 seek=20000 conv=notrunc 2>/dev/null
+run 3 verify --resume other/checkpoint-6 --steps 2
+grep -q 'checkpoint-4/adapter_model.safetensors does not hold the values that were saved' err ||
+    fail "the start's value is not noticed: $(cat err)"
+cp stage1_mlm/checkpoint-4/adapter_model.safetensors other/checkpoint-4
+printf '\001' | dd of=other/checkpoint-6/adapter_model.safetensors bs=1 seek=20000 conv=notrunc 2>/dev/null
 run 4 verify --resume other/checkpoint-6 --steps 2
 grep -q 'DIFFERENT: tensor base_model.model' out || fail "the difference is not named: $(cat out)"
 

@@ -54,11 +54,11 @@ static void test_there_and_back(void **state)
     float back[N];
     scratch_open(&s);
     const char *path = scratch_path(&s, "adapter_model.safetensors");
-    assert_int_equal(adapter_write(path, &params, numbers, &err), ST_OK);
+    assert_int_equal(adapter_write(path, &params, numbers, DT_F32, &err), ST_OK);
     assert_int_equal(adapter_read(s.dir, &params, back, &err), ST_OK);
     assert_memory_equal(back, numbers, sizeof back);
     char *first = scratch_read(path);
-    assert_int_equal(adapter_write(path, &params, back, &err), ST_OK);
+    assert_int_equal(adapter_write(path, &params, back, DT_F32, &err), ST_OK);
     char *again = scratch_read(path);
     int64_t n_bytes;
     assert_int_equal(file_size(path, &n_bytes, &err), ST_OK);
@@ -208,7 +208,7 @@ static void test_apart_on_tied_base(void **state)
         }
         scratch_open(&s);
         const char *path = scratch_path(&s, "adapter_model.safetensors");
-        assert_int_equal(adapter_write(path, &apart, numbers, &err), ST_OK);
+        assert_int_equal(adapter_write(path, &apart, numbers, DT_F32, &err), ST_OK);
         assert_int_equal(safetensors_open(&file, path, &err), ST_OK);
         const struct tensor *t = tensor_list_find(&file.tensors, HEAD);
         assert_non_null(t);
@@ -280,8 +280,8 @@ static void test_scaling(void **state)
                                          .targets = {"q_proj"},
                                          .n_targets = 1};
         assert_int_equal(adapter_config_write(&c, s.dir, &err), ST_OK);
-        assert_int_equal(adapter_write(scratch_path(&s, "adapter_model.safetensors"), &p, numbers, &err),
-                         ST_OK);
+        assert_int_equal(
+            adapter_write(scratch_path(&s, "adapter_model.safetensors"), &p, numbers, DT_F32, &err), ST_OK);
         assert_int_equal(adapter_read(s.dir, &p, back, &err), k == 0 ? ST_OK : ST_INPUT);
         if (k > 0)
             assert_non_null(strstr(err.what, k == 1 ? "lora_alpha is 16, here it is 8"
