@@ -23,6 +23,12 @@ enum status adapter_read(const char *dir, const struct params *p, float *values,
 enum status adapter_read_file(const char *path, const char *dir, const struct params *p, float *values,
                               struct err *err);
 
+/* Of a directory with whole matrices (modules_to_save): the run of ids *first .. *first + *n - 1 outside of
+ * which all rows of both are the base's; rows that the base has not got are in it. At least one id. embed and
+ * head are the base's, in host memory. ST_INPUT for matrices that the base does not fit. */
+enum status adapter_whole_rows(const char *dir, const struct weight *embed, const struct weight *head,
+                               int64_t *first, int64_t *n, struct err *err);
+
 /* Writes path (a .safetensors file) from host values, rows as adapter_row_ids() lists them, beside and
  * renamed; in a floating type, to which values are rounded to nearest, ties to even. Equal values give equal
  * bytes. */

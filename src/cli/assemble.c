@@ -224,10 +224,7 @@ static enum status open_adapter(struct assembly *s, const char *dir, struct err 
     if (st == ST_OK)
         st = rows_from_adapter(&rows, &c, s->arch.tied, dir, err);
     if (st == ST_OK && c.modules_to_save_embed)
-        st = err_set(err, ST_INPUT,
-                     "%s: modules_to_save has whole matrices and does not say which rows are new; only "
-                     "training, where the data say it, reads them",
-                     dir);
+        st = adapter_whole_rows(dir, &s->weights.embed, &s->weights.head, &rows.first, &rows.n, err);
     adapter_config_release(&c);
     TRY(st);
     TRY(assembly_params(s, &lora, rows.n ? rows.first : s->arch.n_embed_rows, rows.n, rows.apart, 0, err));

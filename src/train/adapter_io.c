@@ -133,26 +133,43 @@ static enum status list_from_bin(const struct torch_file *f, const char *file, s
     return ST_OK;
 }
 
-static enum status read_bin(const char *path, const struct params *p, float *values, struct err *err)
+/* What is done with the tensors of an adapter's file, be it .safetensors or .bin. */
+typedef enum status (*list_use)(const struct tensor_list *list, const char *path, void *user,
+                                struct err *err);
+
+static enum status use_bin(const char *path, list_use use, void *user, struct err *err)
 {
     struct torch_file f;
     struct tensor_list list = TENSOR_LIST_INIT;
     TRY(torch_file_open(&f, path, err));
     enum status st = list_from_bin(&f, path, &list, err);
     if (st == ST_OK)
-        st = list_take(p, &list, path, values, err);
+        st = use(&list, path, user, err);
     tensor_list_release(&list);
     torch_file_close(&f);
     return st;
 }
 
-static enum status read_safetensors(const char *path, const struct params *p, float *values, struct err *err)
+static enum status use_file(const char *path, list_use use, void *user, struct err *err)
 {
     struct safetensors s;
+    if (ends_with(path, ".bin"))
+        return use_bin(path, use, user, err);
     TRY(safetensors_open(&s, path, err));
-    enum status st = list_take(p, &s.tensors, path, values, err);
+    enum status st = use(&s.tensors, path, user, err);
     safetensors_close(&s);
     return st;
+}
+
+struct taking {
+    const struct params *params;
+    float *values;
+};
+
+static enum status take_all(const struct tensor_list *list, const char *path, void *user, struct err *err)
+{
+    const struct taking *t = user;
+    return list_take(t->params, list, path, t->values, err);
 }
 
 enum status adapter_read_file(const char *path, const char *dir, const struct params *p, float *values,
@@ -162,20 +179,58 @@ enum status adapter_read_file(const char *path, const char *dir, const struct pa
     TRY(order__read(&order, dir, p, err));
     if (order.dropout > 0)
         log_warn("%s was trained with lora_dropout %g, which is not applied here", dir, order.dropout);
-    const bool bin = ends_with(path, ".bin");
-    enum status st = bin ? read_bin(path, p, values, err) : read_safetensors(path, p, values, err);
+    struct taking taking = {.params = p, .values = values};
+    enum status st = use_file(path, take_all, &taking, err);
     if (st == ST_OK)
         st = order__apply(&order, p, values, err);
     order__release(&order);
     return st;
 }
 
-enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err)
+/* The adapter's file in a directory, in whichever of its two forms. */
+static enum status file_of(const char *dir, char path[PATH_BYTES], struct err *err)
 {
-    char path[PATH_BYTES], bin[PATH_BYTES];
+    char bin[PATH_BYTES];
     TRY(path_join(path, dir, "adapter_model.safetensors", err));
     TRY(path_join(bin, dir, "adapter_model.bin", err));
-    return adapter_read_file(!file_exists(path) && file_exists(bin) ? bin : path, dir, p, values, err);
+    if (!file_exists(path) && file_exists(bin))
+        strcpy(path, bin);
+    return ST_OK;
+}
+
+enum status adapter_read(const char *dir, const struct params *p, float *values, struct err *err)
+{
+    char path[PATH_BYTES];
+    TRY(file_of(dir, path, err));
+    return adapter_read_file(path, dir, p, values, err);
+}
+
+struct finding {
+    const struct weight *embed, *head;
+    int64_t first, end;
+};
+
+static enum status find_rows(const struct tensor_list *list, const char *path, void *user, struct err *err)
+{
+    struct finding *f = user;
+    const struct tensor *embed = tensor_list_find(list, WHOLE_EMBED),
+                        *head = tensor_list_find(list, WHOLE_HEAD);
+    if (embed == NULL)
+        return err_set(err, ST_INPUT, "%s: tensor \"%s\" is missing", path, WHOLE_EMBED);
+    TRY(whole__find(embed, f->embed, path, &f->first, &f->end, err));
+    return head != NULL ? whole__find(head, f->head, path, &f->first, &f->end, err) : ST_OK;
+}
+
+enum status adapter_whole_rows(const char *dir, const struct weight *embed, const struct weight *head,
+                               int64_t *first, int64_t *n, struct err *err)
+{
+    char path[PATH_BYTES];
+    struct finding f = {.embed = embed, .head = head, .first = INT64_MAX};
+    TRY(file_of(dir, path, err));
+    TRY(use_file(path, find_rows, &f, err));
+    *first = f.end > f.first ? f.first : 0;
+    *n = f.end > f.first ? f.end - f.first : 1;
+    return ST_OK;
 }
 
 /* A copy in the file's order where that is not ours, else NULL. */

@@ -149,6 +149,10 @@ int64_t whole__rows(const struct params *p);
 /* The item's rows into out; ST_INPUT unless all other rows are the base's. */
 enum status whole__take(const struct params *p, int32_t item, const struct tensor *t, const char *file,
                         float *out, struct err *err);
+/* Widens *first .. *end by the rows of t that are not the base's. ST_INPUT when it is no matrix of the base's
+ * width, or has fewer rows. */
+enum status whole__find(const struct tensor *t, const struct weight *base, const char *file, int64_t *first,
+                        int64_t *end, struct err *err);
 /* Where one parameter serves both ends: ST_INPUT unless the head's matrix is there and equal. */
 enum status whole__check_tied(const struct params *p, const struct tensor *embed, const struct tensor *head,
                               const char *file, struct err *err);

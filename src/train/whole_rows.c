@@ -50,28 +50,75 @@ static enum status check_shape(const struct params *p, int32_t item, const struc
     return ST_OK;
 }
 
+/* Two rows side by side, to compare the file's with the base's. */
+struct row_pair {
+    float *file, *base; /* [h] each, one allocation */
+    size_t h;
+};
+
+static enum status row_pair_open(struct row_pair *r, int64_t h, struct err *err)
+{
+    r->h = (size_t)h;
+    r->file = malloc(2 * r->h * sizeof *r->file + 1);
+    r->base = r->file != NULL ? r->file + r->h : NULL;
+    return r->file != NULL ? ST_OK : err_memory(err, "a row of the base", 2 * r->h * sizeof *r->file);
+}
+
+/* The first column in which row i of the two differs, or -1. */
+static int64_t row_differs(struct row_pair *r, const struct tensor *t, const struct weight *base, int64_t i)
+{
+    const size_t at = (size_t)i * r->h;
+    dtype_to_f32(t->dtype, (const char *)t->data + at * dtype_bytes(t->dtype), r->file, r->h);
+    dtype_to_f32(base->dtype, (const char *)base->data + at * dtype_bytes(base->dtype), r->base, r->h);
+    for (size_t j = 0; j < r->h; j++)
+        if (!same_value(r->file[j], r->base[j], t->dtype, base->dtype))
+            return (int64_t)j;
+    return -1;
+}
+
 static enum status check_others(const struct params *p, int32_t item, const struct tensor *t,
-                                const char *file, float *row, struct err *err)
+                                const char *file, struct row_pair *r, struct err *err)
 {
     const struct weight *base = item == p->index_head_rows ? p->base_head : p->base_embed;
-    const int64_t h = base->n_in;
     for (int64_t i = 0; i < base->n_out; i++) {
         if (i >= p->new_first && i < p->new_first + p->n_new)
             continue;
-        const size_t at = (size_t)(i * h);
-        dtype_to_f32(t->dtype, (const char *)t->data + at * dtype_bytes(t->dtype), row, (size_t)h);
-        dtype_to_f32(base->dtype, (const char *)base->data + at * dtype_bytes(base->dtype), row + h,
-                     (size_t)h);
-        for (int64_t j = 0; j < h; j++)
-            if (!same_value(row[j], row[h + j], t->dtype, base->dtype)) {
-                err_set(err, ST_INPUT,
-                        "%s: \"%s\" has %.9g at row %lld, column %lld, the base has %.9g: rows other than "
-                        "the new ones were trained",
-                        file, t->name, (double)row[j], (long long)i, (long long)j, (double)row[h + j]);
-                return err_hint(err, "only new rows are trained here: give the base that the adapter was "
-                                     "made on, and mask the gradient of its rows there");
-            }
+        const int64_t j = row_differs(r, t, base, i);
+        if (j < 0)
+            continue;
+        err_set(
+            err, ST_INPUT,
+            "%s: \"%s\" has %.9g at row %lld, column %lld, the base has %.9g: rows other than the new ones "
+            "were trained",
+            file, t->name, (double)r->file[j], (long long)i, (long long)j, (double)r->base[j]);
+        return err_hint(err,
+                        "only new rows are trained here: give the base that the adapter was made on, and "
+                        "mask the gradient of its rows there");
     }
+    return ST_OK;
+}
+
+enum status whole__find(const struct tensor *t, const struct weight *base, const char *file, int64_t *first,
+                        int64_t *end, struct err *err)
+{
+    struct row_pair r;
+    float number;
+    if (t->n_dims != 2 || t->dims[1] != base->n_in || t->dims[0] < base->n_out) {
+        err_set(err, ST_INPUT, "%s: \"%s\" is no matrix of %lld columns and at least %lld rows", file,
+                t->name, (long long)base->n_in, (long long)base->n_out);
+        return err_hint(err, "give the base that the adapter was made on");
+    }
+    if (!dtype_to_f32(t->dtype, t->data, &number, 1))
+        return err_set(err, ST_INPUT, "%s: tensor \"%s\" is of type %s, expected a floating type", file,
+                       t->name, dtype_name(t->dtype));
+    TRY(row_pair_open(&r, base->n_in, err));
+    for (int64_t i = 0; i < t->dims[0]; i++) {
+        if (i < base->n_out && row_differs(&r, t, base, i) < 0)
+            continue;
+        *first = i < *first ? i : *first;
+        *end = i + 1 > *end ? i + 1 : *end;
+    }
+    free(r.file);
     return ST_OK;
 }
 
@@ -84,11 +131,10 @@ enum status whole__take(const struct params *p, int32_t item, const struct tenso
     if (!dtype_to_f32(t->dtype, (const char *)t->data + skip, out, (size_t)it->rows * width))
         return err_set(err, ST_INPUT, "%s: tensor \"%s\" is of type %s, expected a floating type", file,
                        t->name, dtype_name(t->dtype));
-    float *row = malloc(2 * width * sizeof *row + 1);
-    if (row == NULL)
-        return err_memory(err, "a row of the base", 2 * width * sizeof *row);
-    enum status st = check_others(p, item, t, file, row, err);
-    free(row);
+    struct row_pair r;
+    TRY(row_pair_open(&r, it->cols, err));
+    enum status st = check_others(p, item, t, file, &r, err);
+    free(r.file);
     return st;
 }
 

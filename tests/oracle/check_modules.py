@@ -65,6 +65,13 @@ def check(program, found, spec, optim, tying, limit, tmp):
     model = adapted(spec, "model", vocab, tying)
     model.save_pretrained("init_adapter")
     theirs, _ = train(model, "pack.h5", "train", t, save_steps=STEPS // 2)
+    # PEFT's last checkpoint, opened there and here.
+    rows = read_pack("pack.h5", "eval")
+    last = f"train/checkpoint-{STEPS}"
+    peft_rows = forward(model, rows, 0, gradients=False)[1]["rows"]
+    mine = program.run_json("loss", "--model_path", last, "--pack", "pack.h5", "--group", "eval")["rows"]
+    found.number(name, "losses of PEFT's checkpoint", max(abs(x["loss_sum"] - y["loss_sum"]) / y["loss_sum"]
+                 for x, y in zip(mine, peft_rows) if y["n_labels"]), 5e-6)
     apart = not tying or not model.config.tie_word_embeddings
     options = {"model": "model", "pack": "pack.h5", "init_adapter": "init_adapter", "work_dir": "work", "out_s1": "work/run",
                "batch_train": t["batch"], "grad_accum": t["ga"], "lr": t["lr"], "weight_decay": 0, "max_steps": STEPS,

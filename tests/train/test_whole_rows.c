@@ -150,10 +150,44 @@ static void test_refusals(void **state)
     }
 }
 
+/* Which rows are new, seen from the matrices alone. */
+static void test_find(void **state)
+{
+    struct scratch s;
+    struct tensor_list list = TENSOR_LIST_INIT;
+    const int64_t dims[2] = {ALL, H}, few[2] = {BASE - 1, H};
+    int64_t first, n;
+    struct err err = ERR_INIT;
+    fill();
+    scratch_open(&s);
+    const char *path = scratch_path(&s, "adapter_model.safetensors");
+    assert_int_equal(tensor_list_add(&list, EMBED, DT_F32, 2, dims, all, &err), ST_OK);
+    assert_int_equal(tensor_list_add(&list, HEAD, DT_F32, 2, dims, all, &err), ST_OK);
+    assert_int_equal(safetensors_write(path, &list, &err), ST_OK);
+    assert_int_equal(adapter_whole_rows(s.dir, &base, &base, &first, &n, &err), ST_OK);
+    assert_int_equal(first, FIRST);
+    assert_int_equal(n, N_NEW);
+    /* A row that the head alone changed widens the run. */
+    all[1 * H] += 1;
+    list.items[0].data = other;
+    assert_int_equal(safetensors_write(path, &list, &err), ST_OK);
+    assert_int_equal(adapter_whole_rows(s.dir, &base, &base, &first, &n, &err), ST_OK);
+    assert_int_equal(first, 1);
+    assert_int_equal(n, ALL - 1);
+    tensor_list_release(&list);
+    assert_int_equal(tensor_list_add(&list, EMBED, DT_F32, 2, few, all, &err), ST_OK);
+    assert_int_equal(safetensors_write(path, &list, &err), ST_OK);
+    assert_int_equal(adapter_whole_rows(s.dir, &base, &base, &first, &n, &err), ST_INPUT);
+    assert_non_null(strstr(err.what, "at least 5 rows"));
+    tensor_list_release(&list);
+    scratch_close(&s);
+}
+
 int main(void)
 {
     fill();
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_apart), cmocka_unit_test(test_tied),
-                                       cmocka_unit_test(test_rounded), cmocka_unit_test(test_refusals)};
+                                       cmocka_unit_test(test_rounded), cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_find)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
