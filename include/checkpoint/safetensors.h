@@ -24,4 +24,15 @@ void safetensors_close(struct safetensors *s);
  * renamed, mode 0644 & ~umask. */
 enum status safetensors_write(const char *path, const struct tensor_list *tensors, struct err *err);
 
+/* Rows of tensors that are not held in memory. */
+struct row_source {
+    /* n rows (of the first dimension) of t from row `from` on into out, in t's type. */
+    enum status (*rows)(void *user, const struct tensor *t, int64_t from, int64_t n, void *out,
+                        struct err *err);
+    void *user;
+};
+/* The same, where data is NULL asking the source, about a mebibyte at a time. */
+enum status safetensors_write_rows(const char *path, const struct tensor_list *tensors,
+                                   const struct row_source *source, struct err *err);
+
 #endif

@@ -21,7 +21,7 @@ struct adapter_config {
     int64_t *embed_rows, *head_rows;
     int64_t n_embed_rows, n_head_rows;
     bool modules_to_save_embed, modules_to_save_head;
-    bool ensure_weight_tying; /* read only: one matrix for both */
+    bool ensure_weight_tying; /* one matrix for both */
 };
 void adapter_config_release(struct adapter_config *c);
 enum status adapter_config_read(struct adapter_config *c, const char *dir, struct err *err);

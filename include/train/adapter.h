@@ -35,4 +35,9 @@ enum status adapter_whole_rows(const char *dir, const struct weight *embed, cons
 enum status adapter_write(const char *path, const struct params *p, const float *values, enum dtype dtype,
                           struct err *err);
 
+/* The same with new rows as whole matrices of embedding and head (modules_to_save), all other rows the
+ * base's, which p must know; one parameter for both ends stands there under both names. */
+enum status adapter_write_whole(const char *path, const struct params *p, const float *values,
+                                enum dtype dtype, struct err *err);
+
 #endif

@@ -26,6 +26,7 @@ struct train_options {
         save_steps;    /* eval 0: only at the end; save 0: only halfway and last */
     int64_t stop_step; /* ends after this step, saved there too; 0: at the stage's last */
     int32_t keep_checkpoints;
+    bool whole_rows;         /* new rows are saved as whole matrices (modules_to_save) */
     enum dtype save_dtype;   /* of the adapter file; what a stop saves is float32 in any case */
     bool save_beside;        /* steps go on while a checkpoint is written, from a copy of the state */
     int32_t max_pack_tokens; /* tokens of one packed sequence */

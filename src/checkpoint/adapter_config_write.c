@@ -72,7 +72,10 @@ static void set_constants(json_t *o)
         "target_parameters",
     };
     static const char *const falses[] = {
-        "ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora",
+        "fan_in_fan_out",
+        "lora_bias",
+        "use_dora",
+        "use_qalora",
     };
     static const char *const objects[] = {"alpha_pattern", "loftq_config", "rank_pattern"};
     for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
@@ -104,6 +107,7 @@ enum status adapter_config_write(const struct adapter_config *c, const char *dir
     json_t *o = json_object();
     set_constants(o);
     json_object_set_new(o, "base_model_name_or_path", base);
+    json_object_set_new(o, "ensure_weight_tying", json_boolean(c->ensure_weight_tying));
     json_object_set_new(o, "lora_alpha", number(c->alpha));
     json_object_set_new(o, "lora_dropout", json_real(c->dropout));
     json_object_set_new(o, "modules_to_save", modules_to_save(c));

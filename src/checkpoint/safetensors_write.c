@@ -71,23 +71,50 @@ static enum status make_header(struct buf *out, const struct tensor *const *orde
     return ST_OK;
 }
 
+#define ROWS_BYTES ((size_t)1 << 20)
+
+static enum status write_rows(struct file_writer *w, const struct tensor *t, const struct row_source *source,
+                              struct err *err)
+{
+    const int64_t n_rows = t->n_dims > 0 ? t->dims[0] : 0;
+    const size_t row_bytes = n_rows > 0 ? t->n_bytes / (size_t)n_rows : 0;
+    if (source == NULL || row_bytes == 0)
+        return err_set(err, ST_DEFECT, "tensor \"%s\" has no data", checkpoint__quote_z(t->name).text);
+    const int64_t step = row_bytes < ROWS_BYTES ? (int64_t)(ROWS_BYTES / row_bytes) : 1;
+    char *rows = malloc((size_t)step * row_bytes);
+    if (rows == NULL)
+        return err_memory(err, "rows to write", (size_t)step * row_bytes);
+    enum status st = ST_OK;
+    for (int64_t i = 0; i < n_rows && st == ST_OK; i += step) {
+        const int64_t n = n_rows - i < step ? n_rows - i : step;
+        st = source->rows(source->user, t, i, n, rows, err);
+        if (st == ST_OK)
+            st = file_writer_put(w, rows, (size_t)n * row_bytes, err);
+    }
+    free(rows);
+    return st;
+}
+
 static enum status write_all(struct file_writer *w, const struct buf *header,
-                             const struct tensor *const *order, int n, struct err *err)
+                             const struct tensor *const *order, int n, const struct row_source *source,
+                             struct err *err)
 {
     uint64_t n_header = header->n_bytes;
     TRY(file_writer_put(w, &n_header, sizeof n_header, err));
     TRY(file_writer_put(w, header->data, header->n_bytes, err));
     for (int i = 0; i < n; i++)
-        TRY(file_writer_put(w, order[i]->data, order[i]->n_bytes, err));
+        TRY(order[i]->data != NULL || order[i]->n_bytes == 0
+                ? file_writer_put(w, order[i]->data, order[i]->n_bytes, err)
+                : write_rows(w, order[i], source, err));
     return ST_OK;
 }
 
 static enum status write_file(const char *path, const struct buf *header, const struct tensor *const *order,
-                              int n, struct err *err)
+                              int n, const struct row_source *source, struct err *err)
 {
     struct file_writer w;
     TRY(file_writer_open(&w, path, err));
-    enum status status = write_all(&w, header, order, n, err);
+    enum status status = write_all(&w, header, order, n, source, err);
     if (status == ST_OK)
         return file_writer_commit(&w, err);
     file_writer_abort(&w);
@@ -111,6 +138,12 @@ static enum status sort_tensors(const struct tensor **order, int n, struct err *
 
 enum status safetensors_write(const char *path, const struct tensor_list *tensors, struct err *err)
 {
+    return safetensors_write_rows(path, tensors, NULL, err);
+}
+
+enum status safetensors_write_rows(const char *path, const struct tensor_list *tensors,
+                                   const struct row_source *source, struct err *err)
+{
     int n = tensors->n_items;
     const struct tensor **order = calloc(n ? (size_t)n : 1, sizeof *order);
     if (!order)
@@ -122,7 +155,7 @@ enum status safetensors_write(const char *path, const struct tensor_list *tensor
     if (status == ST_OK)
         status = make_header(&header, order, n, err);
     if (status == ST_OK)
-        status = write_file(path, &header, order, n, err);
+        status = write_file(path, &header, order, n, source, err);
     buf_release(&header);
     free(order);
     return status;

@@ -144,9 +144,14 @@ static enum status write_adapter_config(const struct stage_files_user *u, const 
     if (!c.embed_rows)
         return err_memory(err, "the list of new rows", (size_t)p->n_new * 16);
     c.head_rows = c.embed_rows + p->n_new;
-    adapter_row_ids(p, c.embed_rows, c.head_rows);
-    c.n_embed_rows = p->n_new;
-    c.n_head_rows = p->index_head_rows >= 0 ? p->n_new : 0;
+    if (strcmp(u->options->checkpoint_layout, "modules_to_save") == 0) {
+        c.modules_to_save_embed = c.modules_to_save_head = p->n_new > 0;
+        c.ensure_weight_tying = p->n_new > 0 && p->index_head_rows < 0;
+    } else {
+        adapter_row_ids(p, c.embed_rows, c.head_rows);
+        c.n_embed_rows = p->n_new;
+        c.n_head_rows = p->index_head_rows >= 0 ? p->n_new : 0;
+    }
     enum status st = adapter_config_write(&c, dir, err);
     free(c.embed_rows);
     return st;

@@ -248,25 +248,27 @@ static enum status file_order(const struct params *p, const float *values, float
     return ST_OK;
 }
 
-/* The same tensors rounded to another type, in *memory. */
-static enum status list_round(struct tensor_list *list, enum dtype dtype, void **memory, struct err *err)
+enum status adapter__round(struct tensor_list *list, enum dtype dtype, void **memory, struct err *err)
 {
     size_t n_bytes = 0;
     if (dtype == DT_F32)
         return ST_OK;
     for (int i = 0; i < list->n_items; i++)
-        n_bytes += (size_t)tensor_count(&list->items[i]) * dtype_bytes(dtype);
+        n_bytes +=
+            list->items[i].data != NULL ? (size_t)tensor_count(&list->items[i]) * dtype_bytes(dtype) : 0;
     char *at = *memory = malloc(n_bytes + 1);
     if (at == NULL)
         return err_memory(err, "rounded values", n_bytes);
     for (int i = 0; i < list->n_items; i++) {
         struct tensor *t = &list->items[i];
         const size_t n = (size_t)tensor_count(t);
+        t->dtype = dtype;
+        t->n_bytes = n * dtype_bytes(dtype);
+        if (t->data == NULL)
+            continue;
         if (!dtype_from_f32(dtype, t->data, at, n))
             return err_set(err, ST_DEFECT, "an adapter of type %s", dtype_name(dtype));
-        t->dtype = dtype;
         t->data = at;
-        t->n_bytes = n * dtype_bytes(dtype);
         at += t->n_bytes;
     }
     return ST_OK;
@@ -282,7 +284,7 @@ enum status adapter_write(const char *path, const struct params *p, const float 
     if (st == ST_OK)
         st = params_tensors(p, turned != NULL ? turned : values, &list, err);
     if (st == ST_OK)
-        st = list_round(&list, dtype, &rounded, err);
+        st = adapter__round(&list, dtype, &rounded, err);
     if (st == ST_OK)
         st = safetensors_write(path, &list, err);
     tensor_list_release(&list);

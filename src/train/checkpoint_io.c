@@ -108,11 +108,32 @@ static enum status write_run_state(const char *dir, const struct save_point *p, 
     return st;
 }
 
+static bool writes_whole(const struct save_point *p)
+{
+    return p->o->whole_rows && p->c->params->index_rows >= 0;
+}
+
+/* New rows as rows, in the order in which the adapter lists them. */
+static enum status write_moments(const char *path, const struct save_point *p, struct optimizer_state *s,
+                                 struct err *err)
+{
+    struct tensor_list list = TENSOR_LIST_INIT;
+    enum status st = params_tensors(p->c->params, p->values, &list, err);
+    s->params = &list;
+    order__flip(p->c->params, p->m);
+    order__flip(p->c->params, p->v);
+    if (st == ST_OK)
+        st = optimizer_write(path, s, err);
+    order__flip(p->c->params, p->m);
+    order__flip(p->c->params, p->v);
+    tensor_list_release(&list);
+    return st;
+}
+
 static enum status write_optimizer(const char *dir, const struct save_point *p, struct err *err)
 {
     char path[PATH_BYTES];
     const struct train_options *o = p->o;
-    struct tensor_list list = TENSOR_LIST_INIT;
     struct optimizer_state s = {.lr = p->lr,
                                 .initial_lr = o->lr,
                                 .beta1 = o->adam_beta1,
@@ -120,21 +141,14 @@ static enum status write_optimizer(const char *dir, const struct save_point *p, 
                                 .eps = o->adam_epsilon,
                                 .weight_decay = o->weight_decay,
                                 .step = p->step,
-                                .params = &list,
                                 .exp_avg = p->m,
                                 .exp_avg_sq = p->v};
     struct scheduler_state sched = {.base_lr = o->lr, .last_lr = s.lr, .last_epoch = p->step};
-    enum status st = params_tensors(p->c->params, p->values, &list, err);
-    if (st == ST_OK)
-        st = path_join(path, dir, "optimizer.pt", err);
-    order__flip(p->c->params, p->m);
-    order__flip(p->c->params, p->v);
-    if (st == ST_OK)
-        st = optimizer_write(path, &s, err);
-    order__flip(p->c->params, p->m);
-    order__flip(p->c->params, p->v);
-    tensor_list_release(&list);
-    TRY(st);
+    TRY(path_join(path, dir, "optimizer.pt", err));
+    if (writes_whole(p))
+        TRY(whole__optimizer_write(path, p->c->params, &s, p->m, p->v, err));
+    else
+        TRY(write_moments(path, p, &s, err));
     TRY(path_join(path, dir, "scheduler.pt", err));
     return scheduler_write(path, &sched, err);
 }
@@ -168,7 +182,8 @@ static enum status fill(const char *dir, const struct save_point *p, struct err 
     char path[PATH_BYTES];
     const struct train_files *files = &p->c->files;
     TRY(path_join(path, dir, "adapter_model.safetensors", err));
-    TRY(adapter_write(path, p->c->params, p->values, p->dtype, err));
+    TRY(writes_whole(p) ? adapter_write_whole(path, p->c->params, p->values, p->dtype, err)
+                        : adapter_write(path, p->c->params, p->values, p->dtype, err));
     TRY(write_optimizer(dir, p, err));
     TRY(write_trainer_state(dir, p, err));
     TRY(write_run_state(dir, p, err));

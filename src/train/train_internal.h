@@ -156,6 +156,13 @@ enum status whole__find(const struct tensor *t, const struct weight *base, const
 /* Where one parameter serves both ends: ST_INPUT unless the head's matrix is there and equal. */
 enum status whole__check_tied(const struct params *p, const struct tensor *embed, const struct tensor *head,
                               const char *file, struct err *err);
+/* optimizer.pt with moments of whole matrices: s as optimizer_write wants it, but for params, exp_avg and
+ * exp_avg_sq. */
+struct optimizer_state;
+enum status whole__optimizer_write(const char *path, const struct params *p, struct optimizer_state *s,
+                                   const float *m, const float *v, struct err *err);
+/* Tensors rounded to another type, those with data into *memory, which is the caller's to free. */
+enum status adapter__round(struct tensor_list *list, enum dtype dtype, void **memory, struct err *err);
 /* Second copies that PEFT writes of such modules when the base was grown. */
 bool whole__is_copy(const char *name);
 

@@ -187,7 +187,6 @@ static void test_bad_assignments(void **state)
         {"optim=sgd", "is not one of: adamw"},
         {"load_in_4bit=true", "load_in_4bit is not built yet"},
         {"lora_dropout=0.1", "lora_dropout 0.1 is not built yet"},
-        {"checkpoint_layout=modules_to_save", "not built yet"},
         {"save_dtype=float16", "save_dtype"},
 
         {"memory_limit=1G", "memory_limit is not built yet"},

@@ -85,6 +85,32 @@ def check(program, found, spec, optim, tying, limit, tmp):
     loss, rate = steps_apart([r for r in ours if r["step"] > STEPS // 2], theirs[STEPS // 2:])
     found.number(name, "we go on from Trainer's checkpoint", loss, limit)
     found.number(name, "  its learning rates", rate, 0)
+    if optim != "adamw_8bit":
+        check_way_back(program, found, name, spec, options, t, vocab, limit)
+
+
+def same_bytes(a, b):
+    with open(a, "rb") as f, open(b, "rb") as g:
+        return f.read() == g.read()
+
+
+def check_way_back(program, found, name, spec, options, t, vocab, limit):
+    """We write whole matrices: Trainer goes on from our halfway checkpoint, PEFT opens our last one, and so do we."""
+    options = options | {"checkpoint_layout": "modules_to_save", "save_steps": STEPS // 2, "keep_checkpoints": 9}
+    ours = train_ours(program, options | {"out_s1": "work/layout"})
+    middle, last = f"work/layout/checkpoint-{STEPS // 2}", f"work/layout/checkpoint-{STEPS}"
+    model = open_adapted("model", middle, vocab, trainable=True)
+    mask_rows(model, spec["base_vocab"], vocab)
+    theirs, _ = train(model, "pack.h5", "theirs", t, resume=middle)
+    found.number(name, "Trainer goes on from our whole matrices", steps_apart(ours[STEPS // 2:], theirs)[0], limit)
+    rows = read_pack("pack.h5", "eval")
+    peft_rows = forward(open_adapted("model", last, vocab), rows, 0, gradients=False)[1]["rows"]
+    mine = program.run_json("loss", "--model_path", last, "--pack", "pack.h5", "--group", "eval")["rows"]
+    found.number(name, "PEFT's losses of our whole matrices", max(abs(x["loss_sum"] - y["loss_sum"]) / y["loss_sum"]
+                 for x, y in zip(mine, peft_rows) if y["n_labels"]), 5e-6)
+    train_ours(program, options | {"out_s1": "work/again"}, "--resume", middle)
+    found.fact(name, "our own resume has the same bytes", all(
+        same_bytes(f"{last}/{f}", f"work/again/checkpoint-{STEPS}/{f}") for f in ("adapter_model.safetensors", "optimizer.pt")))
 
 
 def main():

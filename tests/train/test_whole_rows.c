@@ -1,8 +1,10 @@
 /* New rows out of whole matrices (modules_to_save): taken when all other rows are the base's, else refused.
  */
 #include "checkpoint/safetensors.h"
+#include "checkpoint/state.h"
 #include "support/scratch.h"
 #include "train/adapter.h"
+#include "train_internal.h"
 #include "util/file.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -183,11 +185,77 @@ static void test_find(void **state)
     scratch_close(&s);
 }
 
+/* Written as whole matrices, in float32 and rounded, and read back. */
+static void test_write(void **state)
+{
+    struct scratch s;
+    struct safetensors f;
+    float values[2 * N_NEW * H], out[2 * N_NEW * H];
+    struct err err = ERR_INIT;
+    fill();
+    scratch_open(&s);
+    const char *path = scratch_path(&s, "adapter_model.safetensors");
+    for (int i = 0; i < 2 * N_NEW * H; i++)
+        values[i] = 3.14159f * (float)(i + 1);
+    for (int untied = 0; untied < 2; untied++) {
+        const struct params p = params_of(untied);
+        assert_int_equal(adapter_write_whole(path, &p, values, DT_F32, &err), ST_OK);
+        assert_int_equal(adapter_read(s.dir, &p, out, &err), ST_OK);
+        assert_memory_equal(out, values, (size_t)p.n_values * sizeof *out);
+        assert_int_equal(safetensors_open(&f, path, &err), ST_OK);
+        assert_int_equal(f.tensors.n_items, 2);
+        const struct tensor *embed = tensor_list_find(&f.tensors, EMBED),
+                            *head = tensor_list_find(&f.tensors, HEAD);
+        assert_int_equal(embed->dims[0], ALL);
+        assert_memory_equal(embed->data, base_rows, FIRST * H * sizeof(float));
+        assert_memory_equal((const float *)head->data + FIRST * H, values + (untied ? N_NEW * H : 0),
+                            N_NEW * H * sizeof(float));
+        safetensors_close(&f);
+        assert_int_equal(adapter_write_whole(path, &p, values, DT_BF16, &err), ST_OK);
+        assert_int_equal(adapter_read(s.dir, &p, out, &err), ST_OK);
+        assert_true(out[0] != values[0] && out[0] > 3.1f && out[0] < 3.2f);
+    }
+    struct params blind = params_of(true);
+    blind.base_head = NULL;
+    assert_int_equal(adapter_write_whole(path, &blind, values, DT_F32, &err), ST_DEFECT);
+    scratch_close(&s);
+}
+
+/* Moments of whole matrices: zero but for the new rows, which come back. */
+static void test_moments(void **state)
+{
+    struct scratch s;
+    struct tensor_list rows = TENSOR_LIST_INIT;
+    const int64_t dims[2] = {N_NEW, H};
+    float m[2 * N_NEW * H], v[2 * N_NEW * H], m2[2 * N_NEW * H], v2[2 * N_NEW * H];
+    struct err err = ERR_INIT;
+    const struct params p = params_of(true);
+    scratch_open(&s);
+    for (int i = 0; i < 2 * N_NEW * H; i++) {
+        m[i] = 0.01f * (float)(i + 1);
+        v[i] = 0.5f * m[i];
+    }
+    struct optimizer_state o = {
+        .lr = 1e-3, .initial_lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .step = 3};
+    const char *path = scratch_path(&s, "optimizer.pt");
+    assert_int_equal(whole__optimizer_write(path, &p, &o, m, v, &err), ST_OK);
+    assert_int_equal(tensor_list_add(&rows, ROWS, DT_F32, 2, dims, m, &err), ST_OK);
+    assert_int_equal(tensor_list_add(&rows, HEADROW, DT_F32, 2, dims, m, &err), ST_OK);
+    struct optimizer_state back = {.params = &rows, .whole_rows = ALL, .first_row = FIRST};
+    assert_int_equal(optimizer_read(path, &back, m2, v2, &err), ST_OK);
+    assert_int_equal(back.step, 3);
+    assert_memory_equal(m2, m, sizeof m);
+    assert_memory_equal(v2, v, sizeof v);
+    tensor_list_release(&rows);
+    scratch_close(&s);
+}
+
 int main(void)
 {
     fill();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_apart), cmocka_unit_test(test_tied),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_apart),   cmocka_unit_test(test_tied),
                                        cmocka_unit_test(test_rounded), cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_find)};
+                                       cmocka_unit_test(test_find),    cmocka_unit_test(test_write),
+                                       cmocka_unit_test(test_moments)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
