@@ -29,8 +29,11 @@ struct model_flops {
 void model_flops(struct model_flops *out, const struct arch *a, const struct params *p,
                  const struct model_load *l);
 
-/* Bytes of the workspace (activations, gradients of activations, a chunk of logits, rotary tables) once
- * sequences of n_tokens tokens and n_positions positions have been run: the sizes that model_loss allocates.
+/* Tokens that the workspace has room for when a sequence of n_tokens comes and there was room for `before`
+ * (0: none yet). */
+int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens);
+/* Bytes of the workspace (activations, gradients of activations, a chunk of logits, rotary tables)
+ * with room for n_tokens tokens and n_positions positions: the sizes that model_loss allocates.
  * Nothing is allocated for it. 0 when memory is short. */
 size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training);
 

@@ -107,6 +107,9 @@ struct train_load {
     int64_t n_rows, n_tokens; /* shared prefixes counted in each row */
     struct model_load shared, apart;
 };
+/* Tokens of the longest sequence that an evaluation of the pack runs; 0 without evaluation rows. Rank 0. */
+enum status train_count_eval(int64_t *longest, const struct train_context *c, const struct train_options *o,
+                             struct err *err);
 /* Counts n steps behind the first `first` ones (n -1: all that follow) from the pack's rows as training would
  * pack them, whatever share_prefix says. Of more than `most` steps an even sample of at most so many. Rank 0.
  */

@@ -22,6 +22,9 @@ struct bench_rates {
  * that stay in the caches, on all ranks together. Collective. */
 enum status bench_gemm(struct bench_rates *out, const struct assembly *s, struct err *err);
 
+/* The square matrix alone: needs no weights. Collective. */
+enum status bench_gemm_square(struct bench_rates *out, const struct assembly *s, struct err *err);
+
 /* ---- bench_growth.c: what a forward and backward pass costs as its input grows ---- */
 /* An array of {kind, value, rows, tokens, computed_tokens, labels, seconds[, seconds_apart]}; NULL on
  * failure. Made-up rows on the real weights; one rank. */

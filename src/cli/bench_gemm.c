@@ -87,7 +87,7 @@ static enum status measure(struct bench_rates *out, const struct assembly *s, co
 }
 
 /* A square matrix that no model has: what the kernels reach when shape and size suit them. */
-static enum status measure_square(struct bench_rates *out, const struct assembly *s, struct err *err)
+enum status bench_gemm_square(struct bench_rates *out, const struct assembly *s, struct err *err)
 {
     size_t n_bytes = 0, n = (size_t)SQUARE * SQUARE;
     float *source = s->ops->alloc(s->dev, n * sizeof *source);
@@ -119,5 +119,5 @@ enum status bench_gemm(struct bench_rates *out, const struct assembly *s, struct
     *out = (struct bench_rates){0};
     for (int p = 0; p < N_PROJ; p++)
         TRY(measure(out, s, &s->weights.layers[0].proj[p], err));
-    return measure_square(out, s, err);
+    return bench_gemm_square(out, s, err);
 }

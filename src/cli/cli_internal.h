@@ -16,6 +16,7 @@ int cmd_export(int argc, char **argv);
 int cmd_hub(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_init_model(int argc, char **argv);

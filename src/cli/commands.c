@@ -125,6 +125,18 @@ static const char verify_help[] =
     "  --steps    how many steps at least (else as many as lie between the two newest "
     "checkpoints)\n" OPTIONS_HELP;
 
+static const char plan_help[] =
+    "usage: smgpt-dist plan [--stage all|1|2|3] [--ranks N] [--ranks_of_a_host N] [--json FILE]\n"
+    "\n"
+    "Says what training would take, without training or reading the weights: bytes of weights, activations,\n"
+    "gradients and moments, a rank's and a host's; steps; tokens with and without shared prefixes; the "
+    "least\n"
+    "time at the rate of products measured now. The packs are made if they are not there.\n"
+    "  --stage            which stages (all)\n"
+    "  --ranks            ranks that will train (1)\n"
+    "  --ranks_of_a_host  ranks that share a host (all of them)\n"
+    "  --json             write all figures to FILE\n" OPTIONS_HELP;
+
 static const char bench_help[] =
     "usage: smgpt-dist bench [--stage 1|2|3] [--steps N] [--warmup N] [--growth] [--json FILE]\n"
     "\n"
@@ -150,7 +162,7 @@ const struct command cli_commands[] = {
     {"hub", cmd_hub, "the Hugging Face Hub: whoami, status, push, pull, sync, fetch-data", hub_help},
     {"init-model", cmd_init_model, "a small model with random weights", init_model_help},
     {"export", cmd_export, "a plain model directory with the adapter merged in", export_help},
-    {"plan", NULL, "memory and time of a run before it starts", ""},
+    {"plan", cmd_plan, "memory, steps and tokens of a run before it starts", plan_help},
     {"doctor", NULL, "what this machine has and lacks", ""},
     {"selftest", NULL, "the operations against their references", ""},
     {"verify", cmd_verify, "compare with reference runs, or replay steps of a run", verify_help},

@@ -66,6 +66,11 @@ int64_t machine_pss_bytes(void)
     return (int64_t)number_of("/proc/self/smaps_rollup", "Pss:") * 1024;
 }
 
+int64_t machine_rss_bytes(void)
+{
+    return (int64_t)number_of("/proc/self/status", "VmRSS:") * 1024;
+}
+
 void machine_cpu_name(char *text, size_t n_bytes)
 {
     char line[256];

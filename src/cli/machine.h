@@ -13,6 +13,8 @@ double machine_own_cpu_s(void);
 double machine_busy_s(void);
 /* Resident memory of this process now, a page that n processes map counting 1/n. */
 int64_t machine_pss_bytes(void);
+/* Resident memory of this process now, shared pages counted in full. */
+int64_t machine_rss_bytes(void);
 /* The processor's name, "" when unknown. */
 void machine_cpu_name(char *text, size_t n_bytes);
 

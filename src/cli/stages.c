@@ -313,7 +313,8 @@ static enum status train_one(struct run *r, int stage, struct train_context *c, 
         .data = &r->data, .options = r->o, .params = &r->model.params, .hub = r->request->hub};
     TRY(make_ready(r, stage, c, &t, err));
     if (r->request->instead) {
-        struct stage_ready ready = {.model = &r->model, .context = c, .options = &t};
+        struct stage_ready ready = {
+            .model = &r->model, .context = c, .options = &t, .model_dir = r->data.model_dir};
         return r->request->instead(r->request->instead_user, &ready, err);
     }
     TRY(start_stage(r, stage, err));

@@ -14,6 +14,7 @@ struct stage_ready {
     const struct assembly *model;
     const struct train_context *context;
     const struct train_options *options;
+    const char *model_dir; /* rank 0 */
 };
 typedef enum status stage_hook(void *user, const struct stage_ready *stage, struct err *err);
 

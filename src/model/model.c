@@ -103,8 +103,7 @@ enum status model_loss(struct model *m, const struct packed *seq, float grad_sca
 {
     if (seq->n_tokens < 1)
         return ST_OK;
-    int64_t want = seq->n_tokens > m->c.max_tokens ? seq->n_tokens : m->c.max_tokens;
-    TRY(model__reserve(m, want, n_positions(seq), grad != NULL, err));
+    TRY(model__reserve(m, seq->n_tokens, n_positions(seq), grad != NULL, err));
     TRY(model__upload(m, seq, err));
     struct attention_shape shape = shape_of(m, seq);
     model__forward(m, seq->n_tokens, &shape, NULL);

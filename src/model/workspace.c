@@ -166,16 +166,21 @@ static enum status reserve_rope(struct model *m, int64_t n_positions, struct err
     return ST_OK;
 }
 
+/* Growing comes in leaps, so that a run of ever longer sequences does not end in an allocation each. */
+int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens)
+{
+    if (before == 0)
+        return max64(n_tokens, m->c.max_tokens);
+    return n_tokens <= before ? before : max64(n_tokens, before + before / 4);
+}
+
 enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
                            struct err *err)
 {
     TRY(reserve_rope(m, n_positions, err));
     if (n_tokens <= m->capacity && (m->training || !training))
         return ST_OK;
-    /* Growing comes in leaps, so that a run of ever longer sequences does not end in an allocation each. */
-    int64_t t = n_tokens <= m->capacity ? m->capacity
-                : m->capacity           ? max64(n_tokens, m->capacity + m->capacity / 4)
-                                        : n_tokens;
+    int64_t t = model_capacity(m, m->capacity, n_tokens);
     training = training || m->training;
     struct layer_cursor count = {0};
     lay_all(&count, m, t, training);

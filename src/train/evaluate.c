@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVAL_ROWS 8 /* enough to share a prefix, few enough to hear a signal in time */
-
 enum verdict { GO_ON, STOP, FAILED };
 
 struct report { /* of one rank's shard */

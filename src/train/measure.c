@@ -65,6 +65,32 @@ enum status train_count(struct train_load *out, const struct train_context *c, c
     return st;
 }
 
+enum status train_count_eval(int64_t *longest, const struct train_context *c, const struct train_options *o,
+                             struct err *err)
+{
+    const int64_t n_rows = c->pack_info.n_rows[PACK_EVAL];
+    struct rows rows = {0};
+    enum status st = ST_OK;
+    *longest = 0;
+    for (int64_t first = 0; first < n_rows && st == ST_OK; first += EVAL_ROWS) {
+        int64_t index[EVAL_ROWS], n = 0;
+        struct shard shard = {0};
+        while (n < EVAL_ROWS && first + n < n_rows) {
+            index[n] = first + n;
+            n++;
+        }
+        st = rows__read(&rows, c->pack, PACK_EVAL, index, n, err);
+        if (st == ST_OK)
+            st = shard_make(&shard, rows.items, (int32_t)n, 0, o->max_pack_tokens, o->share_prefix, err);
+        for (int32_t i = 0; i < shard.n_sequences; i++)
+            if (shard.sequences[i].n_labels > 0 && shard.sequences[i].n_tokens > *longest)
+                *longest = shard.sequences[i].n_tokens;
+        shard_release(&shard);
+    }
+    rows__release(&rows);
+    return st;
+}
+
 enum status train_memory(struct train_memory *out, const struct params *p, int32_t virtual_shards,
                          int world_size, int rank, struct err *err)
 {

@@ -96,6 +96,7 @@ double trainer__lr(const struct trainer *t, int64_t step);
 enum status trainer__step(struct trainer *t, struct step_result *r, struct err *err);
 
 /* ---- evaluate.c ---- */
+#define EVAL_ROWS 8 /* of a shard: enough to share a prefix, few enough to hear a signal in time */
 enum status train__evaluate(const struct train_context *c, enum pack_group group, int32_t max_pack_tokens,
                             bool share_prefix, double deadline_s, double *loss_mean, int64_t *n_labels,
                             struct err *err);
