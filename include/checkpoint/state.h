@@ -33,6 +33,9 @@ struct optimizer_state {
     int64_t step;
     const struct tensor_list *params;  /* shapes and order; the data is not used */
     const float *exp_avg, *exp_avg_sq; /* flat, concatenated in that order (writing) */
+    /* Writing: names of bitsandbytes' AdamW for the moments, which takes them in 32 bits for any parameter.
+     */
+    bool for_bitsandbytes;
     /* Reading: whole matrices of whole_rows rows may stand in the file for parameters of embed_tokens and
      * lm_head, which are their rows from first_row on; other rows must have no moments. 0: none may. */
     int64_t whole_rows, first_row;

@@ -27,6 +27,7 @@ struct train_options {
     int64_t stop_step; /* ends after this step, saved there too; 0: at the stage's last */
     int32_t keep_checkpoints;
     bool whole_rows;         /* new rows are saved as whole matrices (modules_to_save) */
+    bool for_bitsandbytes;   /* optimizer.pt with the names that its 8-bit AdamW goes on from */
     enum dtype save_dtype;   /* of the adapter file; what a stop saves is float32 in any case */
     bool save_beside;        /* steps go on while a checkpoint is written, from a copy of the state */
     int32_t max_pack_tokens; /* tokens of one packed sequence */

@@ -60,10 +60,13 @@ static void put_moments(struct torch_writer *w, const struct optimizer_state *s,
         torch_put_int(w, i);
         torch_put_dict(w);
         torch_put_string(w, "step");
-        torch_put_tensor(w, DT_F32, 0, NULL, step);
-        torch_put_string(w, "exp_avg");
+        if (s->for_bitsandbytes) /* which counts in Python */
+            torch_put_int(w, s->step);
+        else
+            torch_put_tensor(w, DT_F32, 0, NULL, step);
+        torch_put_string(w, s->for_bitsandbytes ? "state1" : "exp_avg");
         torch_put_tensor(w, DT_F32, p->n_dims, p->dims, s->exp_avg + offset);
-        torch_put_string(w, "exp_avg_sq");
+        torch_put_string(w, s->for_bitsandbytes ? "state2" : "exp_avg_sq");
         torch_put_tensor(w, DT_F32, p->n_dims, p->dims, s->exp_avg_sq + offset);
         torch_put_end(w);
         offset += tensor_count(p);

@@ -73,6 +73,7 @@ static enum status train_options_make(struct train_options *t, const struct run 
                                 .keep_checkpoints = (int32_t)o->keep_checkpoints,
                                 .save_dtype = strcmp(o->save_dtype, "bfloat16") == 0 ? DT_BF16 : DT_F32,
                                 .whole_rows = strcmp(o->checkpoint_layout, "modules_to_save") == 0,
+                                .for_bitsandbytes = strcmp(o->checkpoint_optim, "adamw_8bit") == 0,
                                 .save_beside = true,
                                 .max_pack_tokens = STAGE_PACK_TOKENS,
                                 .accept_changes = o->accept_changes,

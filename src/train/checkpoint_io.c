@@ -141,6 +141,7 @@ static enum status write_optimizer(const char *dir, const struct save_point *p, 
                                 .eps = o->adam_epsilon,
                                 .weight_decay = o->weight_decay,
                                 .step = p->step,
+                                .for_bitsandbytes = o->for_bitsandbytes,
                                 .exp_avg = p->m,
                                 .exp_avg_sq = p->v};
     struct scheduler_state sched = {.base_lr = o->lr, .last_lr = s.lr, .last_epoch = p->step};

@@ -249,11 +249,51 @@ static void test_whole(void **state)
     scratch_close(&dir);
 }
 
+/* What is written for it: its names, 32-bit states, a step that Python counts; read back the same. */
+static void test_written(void **state)
+{
+    struct scratch s;
+    struct torch_file f;
+    struct tensor_list list = TENSOR_LIST_INIT;
+    const int64_t dims[2] = {2, 3};
+    float m[6], v[6], m2[6], v2[6];
+    struct err err = ERR_INIT;
+    scratch_open(&s);
+    for (int i = 0; i < 6; i++) {
+        m[i] = 0.1f * (float)(i - 2);
+        v[i] = 0.01f * (float)(i + 1);
+    }
+    assert_int_equal(tensor_list_add(&list, "a", DT_F32, 2, dims, m, &err), ST_OK);
+    struct optimizer_state o = {.beta1 = 0.9,
+                                .beta2 = 0.999,
+                                .eps = 1e-8,
+                                .step = 7,
+                                .params = &list,
+                                .exp_avg = m,
+                                .exp_avg_sq = v,
+                                .for_bitsandbytes = true};
+    const char *path = scratch_path(&s, "optimizer.pt");
+    assert_int_equal(optimizer_write(path, &o, &err), ST_OK);
+    assert_int_equal(torch_file_open(&f, path, &err), ST_OK);
+    const struct value *entry = value_get_int(value_get(f.root, "state"), 0);
+    assert_int_equal(value_get(entry, "step")->kind, VALUE_INT);
+    assert_int_equal(value_get(entry, "state1")->tensor.dtype, DT_F32);
+    assert_null(value_get(entry, "exp_avg"));
+    torch_file_close(&f);
+    struct optimizer_state back = {.params = &list};
+    assert_int_equal(optimizer_read(path, &back, m2, v2, &err), ST_OK);
+    assert_int_equal(back.step, 7);
+    assert_memory_equal(m2, m, sizeof m);
+    assert_memory_equal(v2, v, sizeof v);
+    tensor_list_release(&list);
+    scratch_close(&s);
+}
+
 int main(void)
 {
     log_set_level(LOG_WARN);
     fill();
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad),
-                                       cmocka_unit_test(test_whole)};
+                                       cmocka_unit_test(test_written), cmocka_unit_test(test_whole)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,8 +85,9 @@ def check(program, found, spec, optim, tying, limit, tmp):
     loss, rate = steps_apart([r for r in ours if r["step"] > STEPS // 2], theirs[STEPS // 2:])
     found.number(name, "we go on from Trainer's checkpoint", loss, limit)
     found.number(name, "  its learning rates", rate, 0)
-    if optim != "adamw_8bit":
-        check_way_back(program, found, name, spec, options, t, vocab, limit)
+    if optim == "adamw_8bit":
+        options["checkpoint_optim"], limit = "adamw_8bit", 2e-6 # 32-bit moments stay such
+    check_way_back(program, found, name, spec, options, t, vocab, limit)
 
 
 def same_bytes(a, b):
