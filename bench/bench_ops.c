@@ -142,7 +142,7 @@ static void bench_attention(int64_t t, int32_t prefix, int32_t row, double peak)
             positions[segments[i].start + j] = j + (segments[i].parent >= 0 ? prefix : 0);
             pairs += positions[segments[i].start + j] + 1;
         }
-    struct attention_shape shape = {t, n, segments, positions, Q, K, D, 0, 0.125f};
+    struct attention_shape shape = {t, n, segments, positions, Q, K, D, 0, 0.125f, NULL, 0};
     float *q = values(t * Q * D), *k = values(t * K * D), *v = values(t * K * D), *out = values(t * Q * D);
     float *dq = values(t * Q * D), *dk = values(t * K * D), *dv = values(t * K * D), *lse = values(t * Q);
     char name[64];

@@ -54,6 +54,11 @@ struct attention_shape {
     int32_t n_q_heads, n_kv_heads, head_dim;
     int32_t window; /* tokens seen including self; 0 = all */
     float scale;
+    /* NULL: every token asks. Else only queries [n_queries] (tokens, rising) do: q, out, lse, dq and dout
+     * have a row for each of them, with the bits that it has when all ask (on the way back: when the
+     * gradients of the others are zero). */
+    const int32_t *queries;
+    int64_t n_queries;
 };
 
 /* Doubles, because 1 - beta2 taken from a float 0.999 would be wrong by 1e-5 of itself. */
@@ -117,7 +122,8 @@ struct ops {
                  const int32_t *positions, const float *cos_sin, bool inverse);
 
     /* Softmax attention over what the segments allow. q, out [T, Q, D]; k, v [T, K, D]; lse [T, Q] is the log
-     * of each softmax's denominator. Backward writes dq, dk, dv (overwritten). scratch-free for the caller.
+     * of each softmax's denominator; the T of q, out and lse is n_queries where shape->queries is given.
+     * Backward writes dq, dk, dv (overwritten). scratch-free for the caller.
      */
     void (*attention)(struct device *dev, float *out, float *lse, const float *q, const float *k,
                       const float *v, const struct attention_shape *shape);

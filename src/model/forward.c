@@ -17,11 +17,28 @@ void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const 
                  w->n_out); /* y += s u B^T */
 }
 
-static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int64_t t)
+/* What a layer works on behind its keys and values: all tokens, or rows of the wanted ones. */
+struct rows {
+    int64_t n;
+    const float *x, *norm;    /* [n, H] x_in and norm1 */
+    const int32_t *positions; /* device [n] */
+};
+
+static struct rows rows_of(struct model *m, const struct layer_acts *s, int64_t t, int64_t n_wanted)
+{
+    struct rows r = {.n = t, .x = s->x_in, .norm = s->norm1, .positions = m->positions};
+    if (n_wanted == ALL_TOKENS)
+        return r;
+    m->ops->gather_rows(m->dev, m->rows_x, s->x_in, m->index, n_wanted, m->a->hidden);
+    m->ops->gather_rows(m->dev, m->rows_norm, s->norm1, m->index, n_wanted, m->a->hidden);
+    return (struct rows){n_wanted, m->rows_x, m->rows_norm, m->row_positions};
+}
+
+static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int64_t t, int64_t n)
 {
     const struct arch *a = m->a;
     const struct layer_weights *w = &m->w->layers[layer];
-    m->ops->rms_norm(m->dev, s->q, s->inv_q, s->q_raw, w->q_norm, t * a->n_q_heads, a->head_dim, a->rms_eps,
+    m->ops->rms_norm(m->dev, s->q, s->inv_q, s->q_raw, w->q_norm, n * a->n_q_heads, a->head_dim, a->rms_eps,
                      a->norm_offset);
     m->ops->rms_norm(m->dev, s->k, s->inv_k, s->k_raw, w->k_norm, t * a->n_kv_heads, a->head_dim, a->rms_eps,
                      a->norm_offset);
@@ -29,16 +46,17 @@ static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int
 
 /* norm1 -> attn: projections, head norms, rotation, attention. */
 static void attention_block(struct model *m, int32_t layer, struct layer_acts *s, int64_t t,
-                            const struct attention_shape *shape, const struct kv_hook *hook)
+                            const struct rows *rows, const struct attention_shape *shape,
+                            const struct kv_hook *hook)
 {
     const struct arch *a = m->a;
     const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
-    model__linear(m, layer, PROJ_Q, a->qk_norm ? s->q_raw : s->q, s->norm1, t, s->u); /* [T, Q D] */
-    model__linear(m, layer, PROJ_K, a->qk_norm ? s->k_raw : s->k, s->norm1, t, s->u); /* [T, K D] */
+    model__linear(m, layer, PROJ_Q, a->qk_norm ? s->q_raw : s->q, rows->norm, rows->n, s->u); /* [n, Q D] */
+    model__linear(m, layer, PROJ_K, a->qk_norm ? s->k_raw : s->k, s->norm1, t, s->u);         /* [T, K D] */
     model__linear(m, layer, PROJ_V, s->v, s->norm1, t, s->u);
     if (a->qk_norm)
-        head_norms(m, layer, s, t);
-    m->ops->rope(m->dev, s->q, t, a->n_q_heads, a->head_dim, m->positions, table, false);
+        head_norms(m, layer, s, t, rows->n);
+    m->ops->rope(m->dev, s->q, rows->n, a->n_q_heads, a->head_dim, rows->positions, table, false);
     m->ops->rope(m->dev, s->k, t, a->n_kv_heads, a->head_dim, m->positions, table, false);
     if (hook)
         kv_cache__store(hook->cache, hook, layer, s->k, s->v, t);
@@ -47,6 +65,8 @@ static void attention_block(struct model *m, int32_t layer, struct layer_acts *s
     } else {
         struct attention_shape own = *shape;
         own.window = a->sliding[layer] ? a->window : 0;
+        own.queries = rows->x == s->x_in ? NULL : m->host_rows;
+        own.n_queries = rows->n;
         m->ops->attention(m->dev, s->attn, s->lse, s->q, s->k, s->v, &own);
     }
 }
@@ -66,7 +86,7 @@ static void add_branch(struct model *m, float *to, const float *residual, float 
     m->ops->add(m->dev, to, b, t * a->hidden);
 }
 
-static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t,
+static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_wanted,
                           const struct attention_shape *shape, const struct kv_hook *hook)
 {
     const struct arch *a = m->a;
@@ -75,27 +95,30 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
 
     m->ops->rms_norm(m->dev, s->norm1, s->inv1, s->x_in, w->attn_norm, t, a->hidden, a->rms_eps,
                      a->norm_offset);
-    attention_block(m, layer, s, t, shape, hook);
-    model__linear(m, layer, PROJ_O, s->o, s->attn, t, s->u); /* [T, H] */
-    add_branch(m, s->x_mid, s->x_in, s->o, s->inv_o, w->post_attn_norm, t);
+    const struct rows rows = rows_of(m, s, t, n_wanted);
+    const int64_t n = rows.n;
+    attention_block(m, layer, s, t, &rows, shape, hook);
+    model__linear(m, layer, PROJ_O, s->o, s->attn, n, s->u); /* [n, H] */
+    add_branch(m, s->x_mid, rows.x, s->o, s->inv_o, w->post_attn_norm, n);
 
-    m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, t, a->hidden, a->rms_eps,
+    m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, n, a->hidden, a->rms_eps,
                      a->norm_offset);
-    model__linear(m, layer, PROJ_GATE, s->gate, s->norm2, t, s->u); /* [T, I] */
-    model__linear(m, layer, PROJ_UP, s->up, s->norm2, t, s->u);
-    m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, t * a->mlp);
-    model__linear(m, layer, PROJ_DOWN, s->down, s->act, t, s->u); /* [T, H] */
-    add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, t);
+    model__linear(m, layer, PROJ_GATE, s->gate, s->norm2, n, s->u); /* [n, I] */
+    model__linear(m, layer, PROJ_UP, s->up, s->norm2, n, s->u);
+    m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, n * a->mlp);
+    model__linear(m, layer, PROJ_DOWN, s->down, s->act, n, s->u); /* [n, H] */
+    add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 
 void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
-                    const struct kv_hook *hook)
+                    const struct kv_hook *hook, int64_t n_wanted)
 {
     const struct arch *a = m->a;
     m->ops->embed(m->dev, m->layers[0].x_in, m->ids, n_tokens, &m->w->embed,
                   model__value(m, m->p->index_rows), m->p->new_first, m->p->n_new, a->embed_scale);
     for (int32_t i = 0; i < a->n_layers; i++) {
-        float *x_out = i + 1 < a->n_layers ? m->layers[i + 1].x_in : m->x_out;
-        layer_forward(m, i, x_out, n_tokens, shape, hook);
+        bool last = i == a->n_layers - 1;
+        layer_forward(m, i, last ? m->x_out : m->layers[i + 1].x_in, n_tokens, last ? n_wanted : ALL_TOKENS,
+                      shape, hook);
     }
 }

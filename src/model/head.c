@@ -1,4 +1,4 @@
-/* The last norm, the head and the loss, at labelled positions only, in chunks of rows that bound the logits'
+/* The last norm, the head and the loss, at labelled tokens only, in chunks of rows that bound the logits'
  * memory: a chunk's logits become its gradient in place and are used up before the next chunk begins. */
 #include "model_internal.h"
 
@@ -45,23 +45,23 @@ static void chunk_back(struct model *m, float *dx, const float *x, int64_t n, fl
     m->ops->linear_back(m->dev, dx, h, m->logits, v, &m->w->head, n, item >= 0);
 }
 
-/* Positions with a target, in order, and their targets, to the device. */
-static int64_t gather_labelled(struct model *m, const struct packed *seq)
+enum status model__labelled(struct model *m, const struct packed *seq, int64_t *n, struct err *err)
 {
-    int64_t n = 0;
-    int32_t *h = m->host_ints;
-    for (int32_t t = 0; t < seq->n_tokens; t++)
-        if (seq->targets[t] >= 0)
-            h[n++] = t;
-    m->ops->upload(m->dev, m->index, h, (size_t)n * sizeof *h);
+    int64_t found = 0;
+    *n = 0;
+    for (int32_t t = 0; t < seq->n_tokens; t++) {
+        if (seq->targets[t] >= m->v_rows)
+            return err_set(err, ST_INPUT, "label %d at token %d is not below the vocabulary of %lld rows",
+                           seq->targets[t], t, (long long)m->v_rows);
+        if (seq->targets[t] < 0)
+            continue;
+        m->host_rows[found] = t;
+        m->host_ints[found++] = seq->targets[t];
+    }
+    m->ops->upload(m->dev, m->targets, m->host_ints, (size_t)found * sizeof *m->host_ints);
     m->ops->sync(m->dev);
-    n = 0;
-    for (int32_t t = 0; t < seq->n_tokens; t++)
-        if (seq->targets[t] >= 0)
-            h[n++] = seq->targets[t];
-    m->ops->upload(m->dev, m->targets, h, (size_t)n * sizeof *h);
-    m->ops->sync(m->dev);
-    return n;
+    *n = found;
+    return ST_OK;
 }
 
 /* Sums in token order, in double: the same number however the chunks fall. */
@@ -78,18 +78,12 @@ static void collect_loss(struct model *m, const struct packed *seq, int64_t n, d
         token_loss[t] = seq->targets[t] >= 0 ? m->host_loss[at++] : 0;
 }
 
-enum status model__head_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
-                             double *loss_sum, float *token_loss, struct err *err)
+void model__head_loss(struct model *m, const struct packed *seq, int64_t n, float grad_scale, float *grad,
+                      double *loss_sum, float *token_loss)
 {
     const struct arch *a = m->a;
     int64_t h = a->hidden;
-    for (int32_t t = 0; t < seq->n_tokens; t++)
-        if (seq->targets[t] >= m->v_rows)
-            return err_set(err, ST_INPUT, "label %d at token %d is not below the vocabulary of %lld rows",
-                           seq->targets[t], t, (long long)m->v_rows);
-    int64_t n = gather_labelled(m, seq);
-    m->ops->gather_rows(m->dev, m->head_x, m->x_out, m->index, n, h);
-    m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->head_x, m->w->final_norm, n, h, a->rms_eps,
+    m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, n, h, a->rms_eps,
                      a->norm_offset);
     for (int64_t at = 0; at < n; at += m->chunk) {
         int64_t k = n - at < m->chunk ? n - at : m->chunk;
@@ -100,11 +94,7 @@ enum status model__head_loss(struct model *m, const struct packed *seq, float gr
             chunk_back(m, m->head_dx + at * h, m->head_norm + at * h, k, grad);
     }
     collect_loss(m, seq, n, loss_sum, token_loss);
-    if (!grad)
-        return ST_OK;
-    m->ops->rms_norm_back(m->dev, m->head_dx, m->head_dx, m->head_x, m->head_inv, m->w->final_norm, n, h,
-                          a->norm_offset, false);
-    m->ops->zero(m->dev, m->dx, (size_t)(seq->n_tokens * h) * sizeof(float));
-    m->ops->scatter_add_rows(m->dev, m->dx, m->head_dx, m->index, n, h);
-    return ST_OK;
+    if (grad)
+        m->ops->rms_norm_back(m->dev, m->head_dx, m->head_dx, m->x_out, m->head_inv, m->w->final_norm, n, h,
+                              a->norm_offset, false);
 }

@@ -115,12 +115,12 @@ void kv_cache__attend(struct kv_cache *c, const struct kv_hook *hook, int32_t la
     }
 }
 
-/* Logits of n rows of x_out beginning at row `first`, to the host. */
-static void last_logits(struct model *m, int64_t first, int64_t n, float *logits)
+/* Logits of the n rows of x_out, to the host. */
+static void last_logits(struct model *m, int64_t n, float *logits)
 {
     int64_t h = m->a->hidden;
-    m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out + first * h, m->w->final_norm, n, h,
-                     m->a->rms_eps, m->a->norm_offset);
+    m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, n, h, m->a->rms_eps,
+                     m->a->norm_offset);
     for (int64_t at = 0; at < n; at += m->chunk) {
         int64_t k = n - at < m->chunk ? n - at : m->chunk;
         model__head_logits(m, m->head_norm + at * h, k);
@@ -153,9 +153,11 @@ enum status model_prefill(struct model *m, struct kv_cache *c, int32_t sequence,
                                     .scale = m->a->attn_scale};
     struct kv_hook hook = {.cache = c, .sequence = sequence};
     TRY(model__upload(m, &seq, err));
-    model__forward(m, n_tokens, &shape, &hook);
+    m->host_rows[0] = n_tokens - 1;
+    model__want(m, &seq, 1);
+    model__forward(m, n_tokens, &shape, &hook, 1);
     c->lens[sequence] = n_tokens;
-    last_logits(m, n_tokens - 1, 1, logits);
+    last_logits(m, 1, logits);
     return ST_OK;
 }
 
@@ -172,9 +174,9 @@ enum status model_decode(struct model *m, struct kv_cache *c, const int32_t *whi
     struct packed seq = {.n_tokens = n, .ids = (int32_t *)ids, .positions = m->host_ints};
     struct kv_hook hook = {.cache = c, .which = which};
     TRY(model__upload(m, &seq, err));
-    model__forward(m, n, NULL, &hook);
+    model__forward(m, n, NULL, &hook, ALL_TOKENS);
     for (int32_t i = 0; i < n; i++)
         c->lens[which[i]]++;
-    last_logits(m, 0, n, logits);
+    last_logits(m, n, logits);
     return ST_OK;
 }

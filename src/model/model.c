@@ -2,6 +2,7 @@
 #include "model_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Bytes that one chunk of logits may take; a chunk is never under 16 rows, so that products stay products. */
 #define LOGITS_CHUNK_BYTES (16 << 20)
@@ -49,6 +50,8 @@ void model_close(struct model *m)
     m->ops->release(m->dev, m->rope_global);
     m->ops->release(m->dev, m->block);
     free(m->host_ints);
+    free(m->host_rows);
+    free(m->host_row_positions);
     free(m->host_loss);
     free(m->layers);
     free(m);
@@ -75,6 +78,16 @@ enum status model__upload(struct model *m, const struct packed *seq, struct err 
     m->ops->upload(m->dev, m->ids, seq->ids, (size_t)seq->n_tokens * sizeof *seq->ids);
     m->ops->upload(m->dev, m->positions, seq->positions, (size_t)seq->n_tokens * sizeof *seq->positions);
     return ST_OK;
+}
+
+void model__want(struct model *m, const struct packed *seq, int64_t n_wanted)
+{
+    size_t n_bytes = (size_t)n_wanted * sizeof(int32_t);
+    m->ops->upload(m->dev, m->index, m->host_rows, n_bytes);
+    for (int64_t i = 0; i < n_wanted; i++)
+        m->host_row_positions[i] = seq->positions[m->host_rows[i]];
+    m->ops->upload(m->dev, m->row_positions, m->host_row_positions, n_bytes);
+    m->ops->sync(m->dev);
 }
 
 static int64_t n_positions(const struct packed *seq)
@@ -105,11 +118,18 @@ enum status model_loss(struct model *m, const struct packed *seq, float grad_sca
         return ST_OK;
     TRY(model__reserve(m, seq->n_tokens, n_positions(seq), grad != NULL, err));
     TRY(model__upload(m, seq, err));
+    int64_t n = 0;
+    TRY(model__labelled(m, seq, &n, err));
+    if (n == 0) { /* nothing to learn, nothing to weigh */
+        memset(token_loss, 0, token_loss ? (size_t)seq->n_tokens * sizeof *token_loss : 0);
+        return ST_OK;
+    }
+    model__want(m, seq, n);
     struct attention_shape shape = shape_of(m, seq);
-    model__forward(m, seq->n_tokens, &shape, NULL);
-    TRY(model__head_loss(m, seq, grad_scale, grad, loss_sum, token_loss, err));
+    model__forward(m, seq->n_tokens, &shape, NULL, n);
+    model__head_loss(m, seq, n, grad_scale, grad, loss_sum, token_loss);
     if (grad)
-        model__backward(m, seq->n_tokens, &shape, grad);
+        model__backward(m, seq->n_tokens, &shape, n, grad);
     m->ops->sync(m->dev);
     return ST_OK;
 }
@@ -122,7 +142,7 @@ enum status model_logits(struct model *m, const struct packed *seq, float *logit
     TRY(model__reserve(m, t, n_positions(seq), false, err));
     TRY(model__upload(m, seq, err));
     struct attention_shape shape = shape_of(m, seq);
-    model__forward(m, t, &shape, NULL);
+    model__forward(m, t, &shape, NULL, ALL_TOKENS);
     m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, t, h, m->a->rms_eps,
                      m->a->norm_offset);
     for (int64_t at = 0; at < t; at += m->chunk) {

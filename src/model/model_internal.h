@@ -36,19 +36,22 @@ struct model {
     int64_t capacity; /* tokens */
     void *block;
     struct layer_acts *layers; /* [L]; all the same when not training */
-    float *x_out;              /* [T, H] after the last layer */
+    float *x_out;              /* [T, H] after the last layer; rows of the wanted tokens only */
+    float *rows_x, *rows_norm; /* [T, H] the last layer's x_in and norm1 at the wanted tokens */
     float *tmp;                /* [T, max(H, Q D, I)] */
     /* backward */
     float *dx, *dh, *dq, *dk, *dv, *dattn, *dgate, *dup, *du;
 
-    int32_t *ids, *positions, *index, *targets; /* device [T] */
+    int32_t *ids, *positions, *index, *targets; /* device [T]; index: the wanted tokens */
+    int32_t *row_positions;                     /* device [T]: positions of the wanted tokens */
     int32_t *host_ints;                         /* [T] staging */
+    int32_t *host_rows, *host_row_positions;    /* [T] the wanted tokens */
     /* head */
-    float *head_x, *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
-    float *logits;                                  /* [chunk, V] */
-    int64_t chunk;                                  /* rows of a chunk: a function of V alone */
-    float *loss;                                    /* device [T] */
-    float *host_loss;                               /* [T] */
+    float *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
+    float *logits;                         /* [chunk, V] */
+    int64_t chunk;                         /* rows of a chunk: a function of V alone */
+    float *loss;                           /* device [T] */
+    float *host_loss;                      /* [T] */
 
     float *rope_global, *rope_local; /* [n_rope, 2, D/2]; the same pointer when alike */
     int64_t n_rope;
@@ -68,17 +71,29 @@ struct kv_hook {
     int32_t sequence;
 };
 
+/* How many of m->host_rows are wanted: the tokens (rising) whose last hidden state is read. The last layer
+ * computes keys and values of all tokens and everything else of these only. ALL_TOKENS: no choice was made.
+ */
+enum { ALL_TOKENS = -1 };
+/* Uploads the choice that stands in m->host_rows. */
+void model__want(struct model *m, const struct packed *seq, int64_t n_wanted);
+
 /* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. */
 void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
-                    const struct kv_hook *hook);
-/* From m->dx = d loss / d x_out to the gradient of every parameter below the head. */
-void model__backward(struct model *m, int64_t n_tokens, const struct attention_shape *shape, float *grad);
+                    const struct kv_hook *hook, int64_t n_wanted);
+/* From m->head_dx = d loss / d x_out [n_wanted, H] (used up) to the gradient of every parameter below the
+ * head. */
+void model__backward(struct model *m, int64_t n_tokens, const struct attention_shape *shape, int64_t n_wanted,
+                     float *grad);
 
 /* Logits of rows x [n, H] (already normed) into m->logits [n, V], n <= chunk. */
 void model__head_logits(struct model *m, const float *x, int64_t n);
-/* Loss over the labelled positions, and m->dx and the head's gradients when grad is not NULL. */
-enum status model__head_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
-                             double *loss_sum, float *token_loss, struct err *err);
+/* Puts the labelled tokens into m->host_rows and their targets onto the device; *n of them. */
+enum status model__labelled(struct model *m, const struct packed *seq, int64_t *n, struct err *err);
+/* Loss over the n labelled tokens, whose rows x_out holds, and m->head_dx and the head's gradients when grad
+ * is not NULL. */
+void model__head_loss(struct model *m, const struct packed *seq, int64_t n, float grad_scale, float *grad,
+                      double *loss_sum, float *token_loss);
 
 /* y = x W^T + s B A x, keeping u = A x in u[N_PROJ]. */
 void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const float *x, int64_t n_tokens,

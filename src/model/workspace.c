@@ -77,7 +77,8 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
         for (int32_t i = 0; i < a->n_layers && c->base; i++)
             m->layers[i].o = m->layers[i].down = branch;
     }
-    m->head_x = floats(c, t * h);
+    m->rows_x = floats(c, t * h);
+    m->rows_norm = floats(c, t * h);
     m->head_norm = floats(c, t * h);
     m->head_inv = floats(c, t);
     m->loss = floats(c, t);
@@ -85,6 +86,7 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->ids = lay(c, t, sizeof(int32_t));
     m->positions = lay(c, t, sizeof(int32_t));
     m->index = lay(c, t, sizeof(int32_t));
+    m->row_positions = lay(c, t, sizeof(int32_t));
     m->targets = lay(c, t, sizeof(int32_t));
     if (!training)
         return;
@@ -186,12 +188,16 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     lay_all(&count, m, t, training);
     m->ops->release(m->dev, m->block);
     free(m->host_ints);
+    free(m->host_rows);
+    free(m->host_row_positions);
     free(m->host_loss);
     m->capacity = 0;
     m->block = m->ops->alloc(m->dev, count.at);
     m->host_ints = malloc((size_t)t * sizeof *m->host_ints);
+    m->host_rows = malloc((size_t)t * sizeof *m->host_rows);
+    m->host_row_positions = malloc((size_t)t * sizeof *m->host_row_positions);
     m->host_loss = malloc((size_t)t * sizeof *m->host_loss);
-    if (!m->block || !m->host_ints || !m->host_loss)
+    if (!m->block || !m->host_ints || !m->host_rows || !m->host_row_positions || !m->host_loss)
         return err_memory(err, "activations", count.at);
     struct layer_cursor place = {.base = m->block};
     lay_all(&place, m, t, training);

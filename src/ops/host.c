@@ -188,3 +188,18 @@ int64_t ops__key_chain(const struct attention_shape *shape, int32_t segment, str
     }
     return n;
 }
+
+int64_t ops__queries_before(const struct attention_shape *shape, int64_t t)
+{
+    int64_t low = 0, high = shape->n_queries;
+    if (shape->queries == NULL)
+        return t;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (shape->queries[middle] < t)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}

@@ -59,4 +59,16 @@ struct key_range {
 };
 int64_t ops__key_chain(const struct attention_shape *shape, int32_t segment, struct key_range *ranges);
 
+/* Queries, and the token of query i. */
+static inline int64_t ops__n_queries(const struct attention_shape *shape)
+{
+    return shape->queries != NULL ? shape->n_queries : shape->n_tokens;
+}
+static inline int64_t ops__query_token(const struct attention_shape *shape, int64_t i)
+{
+    return shape->queries != NULL ? shape->queries[i] : i;
+}
+/* Queries before token t: those of a segment are [ops__queries_before(start), ..(start + n_tokens)). */
+int64_t ops__queries_before(const struct attention_shape *shape, int64_t t);
+
 #endif

@@ -50,8 +50,8 @@ static void add(const char *slot, int64_t rows, int64_t cols, double start_s, do
 static double pairs_of(const struct attention_shape *shape)
 {
     double n = 0;
-    for (int64_t t = 0; t < shape->n_tokens; t++) {
-        int64_t seen = (int64_t)shape->positions[t] + 1;
+    for (int64_t i = 0; i < ops__n_queries(shape); i++) {
+        int64_t seen = (int64_t)shape->positions[ops__query_token(shape, i)] + 1;
         n += (double)(shape->window > 0 && seen > shape->window ? shape->window : seen);
     }
     return n;

@@ -65,7 +65,7 @@ static void test_flops(void **state)
     tiny_close(&t);
 }
 
-/* What is needed is not more than what was done, nor much less: three layers save two thirds of one. */
+/* What is needed is not more than what was done, nor much less: attention makes its scores again. */
 static void test_done(void **state)
 {
     struct tiny t;
@@ -86,7 +86,7 @@ static void test_done(void **state)
     count(&l, &t, seq);
     model_flops(&f, &t.arch, &t.params, &l);
     assert_true(f.total <= done);
-    assert_true(f.total >= 0.4 * done);
+    assert_true(f.total >= 0.8 * done);
     free(grad);
     tiny_sequence_free(seq);
     tiny_close(&t);

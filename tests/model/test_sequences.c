@@ -116,6 +116,45 @@ static void test_no_leak(void **state)
     tiny_close(&t);
 }
 
+/* The same for losses, which come from labelled tokens alone; and they are those of all tokens' logits. */
+static void test_token_losses(void **state)
+{
+    enum { V = 40 };
+    struct tiny t;
+    struct err err = ERR_INIT;
+    tiny_open(&t, "cpu", qwen, 37, 3, false, 4, 6);
+    struct packed *p = tiny_sequence(V, 3, true);
+    size_t n = (size_t)p->n_tokens;
+    float *logits = malloc(n * V * sizeof *logits), *before = malloc(n * sizeof *before),
+          *after = malloc(n * sizeof *after);
+    double sum = 0, again = 0;
+    assert_int_equal(model_logits(t.model, p, logits, &err), ST_OK);
+    assert_int_equal(model_loss(t.model, p, 0, NULL, &sum, before, &err), ST_OK);
+    for (size_t i = 0; i < n; i++) {
+        double total = 0;
+        for (int j = 0; j < V; j++)
+            total += exp((double)logits[i * V + (size_t)j]);
+        double want = p->targets[i] < 0 ? 0 : log(total) - (double)logits[i * V + (size_t)p->targets[i]];
+        assert_true(fabs(before[i] - want) < 1e-5);
+    }
+    struct segment changed = p->segments[2];
+    p->ids[changed.start] = (p->ids[changed.start] + 1) % V;
+    assert_int_equal(model_loss(t.model, p, 0, NULL, &again, after, &err), ST_OK);
+    assert_true(sum != again);
+    for (int32_t i = 0; i < p->n_tokens; i++)
+        if (i < changed.start || i >= changed.start + changed.n_tokens)
+            assert_memory_equal(before + i, after + i, sizeof *before);
+    memset(p->targets, 0xff, n * sizeof *p->targets); /* no labels: nothing is computed */
+    assert_int_equal(model_loss(t.model, p, 0, NULL, &again, after, &err), ST_OK);
+    for (size_t i = 0; i < n; i++)
+        assert_true(after[i] == 0);
+    free(logits);
+    free(before);
+    free(after);
+    tiny_sequence_free(p);
+    tiny_close(&t);
+}
+
 /* Prefill and token-by-token decoding of several sequences at once against one full pass each. */
 static void check_cache(const char *config)
 {
@@ -182,6 +221,7 @@ static void test_bad_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sharing), cmocka_unit_test(test_no_leak),
-                                       cmocka_unit_test(test_cache), cmocka_unit_test(test_bad_ids)};
+                                       cmocka_unit_test(test_token_losses), cmocka_unit_test(test_cache),
+                                       cmocka_unit_test(test_bad_ids)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

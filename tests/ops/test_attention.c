@@ -129,6 +129,71 @@ static void test_against_reference(void **state)
     }
 }
 
+/* The queries of `from` alone, and those of `whole` with the other ones' gradients zeroed. */
+static void scene_choose(struct scene *some, struct scene *whole, const struct scene *from, int32_t *queries)
+{
+    int64_t row = (int64_t)from->shape.n_q_heads * from->shape.head_dim, n = 0;
+    int64_t spacing = random_int(1, 9); /* 1: all */
+    *some = *whole = *from;
+    whole->dout = copy_floats(from->dout, from->n_q);
+    for (int32_t t = 0; t < from->shape.n_tokens; t++)
+        if (random_int(1, spacing) == 1)
+            queries[n++] = t;
+        else
+            memset(whole->dout + t * row, 0, (size_t)row * sizeof(float));
+    some->shape.queries = queries;
+    some->shape.n_queries = n;
+    some->n_q = n * row;
+    some->q = guarded(some->n_q);
+    some->dout = guarded(some->n_q);
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(some->q + i * row, from->q + queries[i] * row, (size_t)row * sizeof(float));
+        memcpy(some->dout + i * row, from->dout + queries[i] * row, (size_t)row * sizeof(float));
+    }
+}
+
+static void check_chosen(const char *table, const char *path, int n_threads, const struct scene *some,
+                         const struct scene *whole)
+{
+    struct result a, b;
+    int64_t n_heads = some->shape.n_q_heads, row = n_heads * some->shape.head_dim;
+    result_make(&a, table, path, n_threads, some);
+    result_make(&b, table, path, 1, whole);
+    for (int64_t i = 0; a.out != NULL && i < some->shape.n_queries; i++) {
+        int64_t t = some->shape.queries[i];
+        assert_same_bits("out", a.out + i * row, b.out + t * row, row);
+        assert_same_bits("lse", a.lse + i * n_heads, b.lse + t * n_heads, n_heads);
+        assert_same_bits("dq", a.dq + i * row, b.dq + t * row, row);
+    }
+    if (a.out != NULL) {
+        assert_same_bits("dk", a.dk, b.dk, some->n_kv);
+        assert_same_bits("dv", a.dv, b.dv, some->n_kv);
+    }
+    result_free(&a, some);
+    result_free(&b, whole);
+}
+
+/* Some of the queries alone get the bits that they get among all. */
+static void test_chosen_queries_same_bits(void **state)
+{
+    for (int c = 0; c < 24; c++) {
+        struct scene s, some, whole;
+        int32_t queries[400], tokens = c < 3 ? c + 1 : (int32_t)random_int(5, c % 8 == 1 ? 400 : 150);
+        int h = c % N_HEADS;
+        scene_open(&s, tokens, heads[h].kv_heads, heads[h].group, heads[h].d,
+                   c % 3 == 2 ? (int32_t)random_int(1, 70) : 0, c % 4 != 1);
+        scene_choose(&some, &whole, &s, queries);
+        check_chosen("reference", NULL, 1, &some, &whole);
+        for (int p = 0; p < N_TEST_PATHS; p++)
+            for (int n_threads = 1; n_threads <= 3; n_threads++)
+                check_chosen("cpu", test_paths[p], n_threads, &some, &whole);
+        guarded_free(some.q, some.n_q, "q");
+        guarded_free(some.dout, some.n_q, "dout");
+        guarded_free(whole.dout, whole.n_q, "dout");
+        scene_close(&s);
+    }
+}
+
 /* One tree, one key/value head: one thread goes through whole trees, four threads split; long enough for
  * several blocks and tiles. */
 static void test_plans_same_bits(void **state)
@@ -182,8 +247,8 @@ static void test_shared_prefix_same_bits(void **state)
             memcpy(k2 + i * K * D, k1 + from[i] * K * D, K * D * sizeof *q1);
             memcpy(v2 + i * K * D, v1 + from[i] * K * D, K * D * sizeof *q1);
         }
-        struct attention_shape a = {T1, 3, shared, positions1, Q, K, D, window, 0.2f};
-        struct attention_shape b = {T2, 2, apart, positions2, Q, K, D, window, 0.2f};
+        struct attention_shape a = {T1, 3, shared, positions1, Q, K, D, window, 0.2f, NULL, 0};
+        struct attention_shape b = {T2, 2, apart, positions2, Q, K, D, window, 0.2f, NULL, 0};
         float *out1 = guarded(T1 * Q * D), *out2 = guarded(T2 * Q * D), *lse1 = guarded(T1 * Q),
               *lse2 = guarded(T2 * Q);
         struct device *dev = device_of(ops, "auto", 2, COMPUTE_F32);
@@ -289,8 +354,8 @@ static void test_decode(void **state)
         for (int64_t i = 0; i < n; i++) {
             int32_t positions[90], t = lens[i];
             struct segment all = {0, t, -1, 0};
-            struct attention_shape shape = {t,          1,      &all, positions, (int32_t)n_q, (int32_t)n_kv,
-                                            (int32_t)d, window, 0.3f};
+            struct attention_shape shape = {
+                t, 1, &all, positions, (int32_t)n_q, (int32_t)n_kv, (int32_t)d, window, 0.3f, NULL, 0};
             float *qs = random_floats(t * n_q * d, 1), *out = guarded(t * n_q * d);
             for (int32_t j = 0; j < t; j++)
                 positions[j] = j;
@@ -324,11 +389,9 @@ static void test_decode(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_reference),
-        cmocka_unit_test(test_plans_same_bits),
-        cmocka_unit_test(test_shared_prefix_same_bits),
-        cmocka_unit_test(test_finite_differences),
-        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_chosen_queries_same_bits), cmocka_unit_test(test_against_reference),
+        cmocka_unit_test(test_plans_same_bits),          cmocka_unit_test(test_shared_prefix_same_bits),
+        cmocka_unit_test(test_finite_differences),       cmocka_unit_test(test_decode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

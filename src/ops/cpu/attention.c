@@ -28,6 +28,9 @@ static void chains_fill(struct attention *at, struct key_range *ranges)
         c->before = 0;
         for (int64_t r = 0; r < c->n_ranges - 1; r++)
             c->before += ranges[r].n_tokens;
+        int64_t start = shape->segments[s].start;
+        c->first_query = ops__queries_before(shape, start);
+        c->n_queries = ops__queries_before(shape, start + shape->segments[s].n_tokens) - c->first_query;
         ranges += c->n_ranges;
     }
 }
@@ -41,7 +44,7 @@ static int64_t chain_lengths(const struct attention_shape *shape)
     return n;
 }
 
-/* Tokens of a query block of segment s: few enough that its scores fit the cache. */
+/* Queries of a block of segment s: few enough that its scores fit the cache. */
 static int64_t block_tokens(const struct attention *at, int32_t s)
 {
     int64_t keys = at->chains[s].before + at->shape->segments[s].n_tokens;
@@ -70,7 +73,7 @@ void cpu__attention_open(struct attention *at, struct device *dev, const struct 
     for (int32_t s = 0; s < shape->n_segments; s++) {
         at->chains[s].block_tokens = block_tokens(at, s);
         at->first_block[s + 1] =
-            at->first_block[s] + cpu_blocks(shape->segments[s].n_tokens, at->chains[s].block_tokens);
+            at->first_block[s] + cpu_blocks(at->chains[s].n_queries, at->chains[s].block_tokens);
     }
     at->n_blocks = at->first_block[n_segments];
 }
@@ -149,11 +152,13 @@ void cpu__attention_block(const struct attention *at, int64_t block, struct quer
     const struct chain *c = &at->chains[low];
     int64_t first = (block - at->first_block[low]) * c->block_tokens;
     b->chain = c;
-    b->n_tokens = cpu_min(at->shape->segments[low].n_tokens - first, c->block_tokens);
-    b->start = at->shape->segments[low].start + first;
+    b->n_tokens = cpu_min(c->n_queries - first, c->block_tokens);
+    b->start = c->first_query + first;
     b->rows = b->n_tokens * at->group;
-    b->end = c->before + first + b->n_tokens;
-    narrow_to(b, first_key(at, c, b->start, c->before + first + 1), b->end);
+    b->own = at->shape->segments[low].start - c->before;
+    int64_t t = ops__query_token(at->shape, b->start),
+            last = ops__query_token(at->shape, b->start + b->n_tokens - 1);
+    narrow_to(b, first_key(at, c, t, t - b->own + 1), last - b->own + 1);
 }
 
 bool cpu__attention_narrow(struct query_block *b, int64_t lo, int64_t hi)
@@ -165,7 +170,8 @@ bool cpu__attention_narrow(struct query_block *b, int64_t lo, int64_t hi)
 void cpu__attention_seen(const struct attention *at, const struct query_block *b, int64_t i, int64_t *lo,
                          int64_t *hi)
 {
-    int64_t own = b->end - b->n_tokens + i + 1, first = first_key(at, b->chain, b->start + i, own);
+    int64_t t = ops__query_token(at->shape, b->start + i), own = t - b->own + 1;
+    int64_t first = first_key(at, b->chain, t, own);
     *hi = cpu_min(own, b->hi);
     *lo = cpu_min(first > b->lo ? first : b->lo, *hi) - b->origin;
     *hi -= b->origin;
@@ -242,12 +248,12 @@ static void block_forward(const struct attention *at, const struct query_block *
     cpu__attention_scores(at, b, kv, scores, rows, turned);
     float *denominators = rows; /* the queries are used up */
     for (int64_t r = 0; r < b->rows; r++) {
-        int64_t lo, hi, t = b->start + r / g;
+        int64_t lo, hi, query = b->start + r / g;
         float max;
         cpu__attention_seen(at, b, r / g, &lo, &hi);
         denominators[r] = kernels->softmax(scores + r * b->ld, lo, hi, b->hi - b->origin, shape->scale, &max);
         if (lse != NULL)
-            lse[t * shape->n_q_heads + kv * g + r % g] = max + logf(denominators[r]);
+            lse[query * shape->n_q_heads + kv * g + r % g] = max + logf(denominators[r]);
     }
     cpu__attention_weigh(at, b, kv, sums, scores, v);
     for (int64_t r = 0; r < b->rows; r++) {

@@ -8,8 +8,9 @@
 struct chain {
     struct key_range *ranges;
     int64_t n_ranges;
-    int64_t before;       /* keys of the parents */
-    int64_t block_tokens; /* tokens of a query block */
+    int64_t before;                 /* keys of the parents */
+    int64_t first_query, n_queries; /* the segment's own */
+    int64_t block_tokens;           /* queries of a block */
 };
 
 struct attention {
@@ -23,12 +24,12 @@ struct attention {
     float *extra;      /* the caller's share of the scratch */
 };
 
-/* Consecutive tokens of a segment. Scores of its rows (token by token, head by head) are laid out with the
+/* Consecutive queries of a segment. Scores of its rows (token by token, head by head) are laid out with the
  * keys [origin, hi) of the chain as columns; [lo, hi) are seen by one of the tokens at least. */
 struct query_block {
     const struct chain *chain;
-    int64_t start, n_tokens, rows;
-    int64_t end; /* the key behind the last token's own */
+    int64_t start, n_tokens, rows; /* start: place among all queries */
+    int64_t own;                   /* token t of the segment is key t - own of the chain */
     int64_t lo, hi, origin, ld;
 };
 
@@ -47,13 +48,13 @@ void cpu__attention_turn(const struct attention *at, float *turned, const float 
 void cpu__attention_block(const struct attention *at, int64_t block, struct query_block *b);
 /* Cuts the block's keys down to those in [lo, hi) of the chain; false when none are left. */
 bool cpu__attention_narrow(struct query_block *b, int64_t lo, int64_t hi);
-/* The columns that token i of the block sees; empty is lo == hi. */
+/* The columns that query i of the block sees; empty is lo == hi. */
 void cpu__attention_seen(const struct attention *at, const struct query_block *b, int64_t i, int64_t *lo,
                          int64_t *hi);
 /* Next piece of [lo, hi); range and index begin at 0. */
 bool cpu__attention_piece(const struct query_block *b, int64_t *range, int64_t *index,
                           struct key_piece *piece);
-/* Rows [rows, D] of the block from x [T, Q, D]. */
+/* Rows [rows, D] of the block from x [queries, Q, D]. */
 void cpu__attention_gather(const struct attention *at, const struct query_block *b, int64_t kv, float *to,
                            const float *x);
 /* scores[rows, ld] = rows [rows, D] times the turned keys (or values). */

@@ -13,7 +13,7 @@ enum { CPU_GRAIN = 1 << 16, CPU_GRAIN_TERMS = 1 << 22 };
 /* The same for attention: what its loops run over, besides the keys of each query. */
 static inline bool cpu_attention_large(const struct attention_shape *s)
 {
-    return s->n_tokens * s->n_q_heads * s->head_dim > CPU_GRAIN;
+    return ops__n_queries(s) * s->n_q_heads * s->head_dim > CPU_GRAIN;
 }
 
 static inline int64_t cpu_min(int64_t a, int64_t b)

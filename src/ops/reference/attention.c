@@ -37,9 +37,10 @@ void reference__attention(struct device *dev, float *out, float *lse, const floa
     int64_t d = shape->head_dim, n_q = shape->n_q_heads, n_kv = shape->n_kv_heads;
     int64_t *keys = ops__scratch(dev, 0, (size_t)shape->n_tokens * (sizeof *keys + sizeof(double)));
     double *p = (double *)(keys + shape->n_tokens);
-    for (int32_t s = 0; s < shape->n_segments; s++)
-        for (int64_t i = 0; i < shape->segments[s].n_tokens; i++) {
-            int64_t t = shape->segments[s].start + i, n = visible_keys(shape, s, t, keys);
+    for (int32_t s = 0; s < shape->n_segments; s++) {
+        int64_t start = shape->segments[s].start, end = start + shape->segments[s].n_tokens;
+        for (int64_t t = ops__queries_before(shape, start); t < ops__queries_before(shape, end); t++) {
+            int64_t n = visible_keys(shape, s, ops__query_token(shape, t), keys);
             for (int64_t h = 0; h < n_q; h++) {
                 int64_t kv = h / (n_q / n_kv);
                 double max = -INFINITY, sum = 0;
@@ -60,6 +61,7 @@ void reference__attention(struct device *dev, float *out, float *lse, const floa
                     lse[t * n_q + h] = (float)(max + log(sum));
             }
         }
+    }
 }
 
 /* Adds one query head's share: P = exp(S - lse), dS = P (dP - sum(dout * out)), dQ = scale dS K,
@@ -96,15 +98,17 @@ void reference__attention_back(struct device *dev, float *dq, float *dk, float *
     int64_t *keys = ops__scratch(dev, 0, (size_t)t_all * sizeof *keys + 2 * (size_t)n * sizeof(double));
     double *sum_k = (double *)(keys + t_all), *sum_v = sum_k + n;
     memset(sum_k, 0, 2 * (size_t)n * sizeof *sum_k);
-    for (int32_t s = 0; s < shape->n_segments; s++)
-        for (int64_t i = 0; i < shape->segments[s].n_tokens; i++) {
-            int64_t t = shape->segments[s].start + i, n_keys = visible_keys(shape, s, t, keys);
+    for (int32_t s = 0; s < shape->n_segments; s++) {
+        int64_t start = shape->segments[s].start, end = start + shape->segments[s].n_tokens;
+        for (int64_t t = ops__queries_before(shape, start); t < ops__queries_before(shape, end); t++) {
+            int64_t n_keys = visible_keys(shape, s, ops__query_token(shape, t), keys);
             for (int64_t h = 0; h < n_q; h++) {
                 int64_t row = (t * n_q + h) * d, kv = h / (n_q / n_kv) * d;
                 query_back(dq + row, sum_k + kv, sum_v + kv, dout + row, q + row, k + kv, v + kv, out + row,
                            (double)lse[t * n_q + h], keys, n_keys, n_kv * d, d, (double)shape->scale);
             }
         }
+    }
     for (int64_t i = 0; i < n; i++) {
         dk[i] = (float)sum_k[i];
         dv[i] = (float)sum_v[i];
