@@ -76,7 +76,9 @@ struct run_state {
     int32_t stage;
     int64_t step;
     char pack_sha256[SHA256_HEX_BYTES], options_sha256[SHA256_HEX_BYTES], model_sha256[SHA256_HEX_BYTES];
-    char params_sha256[SHA256_HEX_BYTES]; /* of the adapter's values */
+    /* Of the adapter's float32 values: of the digests of both halves and, of an odd number, of the last one.
+     */
+    char values_sha256[SHA256_HEX_BYTES];
     char cpu_path[64];
     json_t *options; /* effective options that change the curve, by key; owned when read */
 };

@@ -18,6 +18,10 @@ void sha256_update(struct sha256 *h, const void *data, size_t n_bytes);
 void sha256_final(struct sha256 *h, unsigned char digest[32]);
 void sha256_hex(struct sha256 *h, char hex[SHA256_HEX_BYTES]); /* final, as lower-case hex */
 void sha256_buffer(const void *data, size_t n_bytes, char hex[SHA256_HEX_BYTES]);
+/* Two buffers of one length, nearly twice as fast as one after the other where the processor has SHA
+ * instructions. */
+void sha256_two(const void *a, const void *b, size_t n_bytes, unsigned char digest_a[32],
+                unsigned char digest_b[32]);
 enum status sha256_file(const char *path, char hex[SHA256_HEX_BYTES], struct err *err);
 
 #endif

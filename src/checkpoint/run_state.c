@@ -15,7 +15,7 @@ enum status run_state_write(const char *path, const struct run_state *s, struct 
     json_t *o = json_pack("{s:i,s:i,s:I,s:s,s:s,s:s,s:s,s:s,s:o}", "format", RUN_STATE_FORMAT, "stage",
                           (int)s->stage, "step", (json_int_t)s->step, "pack_sha256", s->pack_sha256,
                           "options_sha256", s->options_sha256, "model_sha256", s->model_sha256,
-                          "params_sha256", s->params_sha256, "cpu_path", s->cpu_path, "options", options);
+                          "values_sha256", s->values_sha256, "cpu_path", s->cpu_path, "options", options);
     if (!o)
         return err_memory(err, "smgpt_state.json", 0);
     enum status status = json_write_file(path, o, true, err);
@@ -52,7 +52,7 @@ static enum status read_fields(const json_t *o, const char *path, struct run_sta
     TRY(get_hash(o, path, "pack_sha256", s->pack_sha256, err));
     TRY(get_hash(o, path, "options_sha256", s->options_sha256, err));
     TRY(get_hash(o, path, "model_sha256", s->model_sha256, err));
-    TRY(get_hash(o, path, "params_sha256", s->params_sha256, err));
+    TRY(get_hash(o, path, "values_sha256", s->values_sha256, err));
     TRY(json_get_string(o, path, "cpu_path", true, "", &cpu_path, err));
     if (strlen(cpu_path) >= sizeof s->cpu_path)
         return err_set(err, ST_INPUT, "\"%s\": the field \"cpu_path\" is too long", path);

@@ -68,6 +68,18 @@ static void vectors_upload(const struct vectors *x, const struct trainer *t)
     c->ops->sync(c->dev);
 }
 
+/* run_state's digest; of halves, because two at once cost half. */
+static void hash_values(const float *values, size_t n, char hex[SHA256_HEX_BYTES])
+{
+    unsigned char halves[2][32];
+    struct sha256 h;
+    sha256_two(values, values + n / 2, n / 2 * sizeof *values, halves[0], halves[1]);
+    sha256_init(&h);
+    sha256_update(&h, halves, sizeof halves);
+    sha256_update(&h, values + n / 2 * 2, n % 2 * sizeof *values);
+    sha256_hex(&h, hex);
+}
+
 /* ---- saving: of a point alone, so that it may go on in a thread while the run does ---- */
 
 static enum status options_hash(const json_t *options, char hex[SHA256_HEX_BYTES], struct err *err)
@@ -89,7 +101,7 @@ static enum status run_state_make(struct run_state *s, const struct save_point *
     TRY(options_hash(s->options, s->options_sha256, err));
     memcpy(s->pack_sha256, c->pack_info.sha256, sizeof s->pack_sha256);
     memcpy(s->model_sha256, c->model_sha256, sizeof s->model_sha256);
-    sha256_buffer(p->values, (size_t)c->params->n_values * sizeof *p->values, s->params_sha256);
+    hash_values(p->values, (size_t)c->params->n_values, s->values_sha256);
     snprintf(s->cpu_path, sizeof s->cpu_path, "%s", c->ops->describe(c->dev));
     return ST_OK;
 }
@@ -346,7 +358,7 @@ static enum status check_run_state(const char *dir, const struct trainer *t,
     enum status st = compare_run(&s, t, err);
     if (st == ST_OK)
         compare_path(&s, t->c);
-    memcpy(saved_values, s.params_sha256, sizeof s.params_sha256);
+    memcpy(saved_values, s.values_sha256, sizeof s.values_sha256);
     run_state_release(&s);
     return st;
 }
@@ -370,7 +382,7 @@ static enum status check_values(const char *dir, const struct trainer *t, const 
     char path[PATH_BYTES], hex[SHA256_HEX_BYTES];
     struct err found = ERR_INIT;
     TRY(path_join(path, dir, "adapter_model.safetensors", err));
-    sha256_buffer(values, (size_t)t->c->params->n_values * sizeof *values, hex);
+    hash_values(values, (size_t)t->c->params->n_values, hex);
     if (saved_values[0] == '\0' || strcmp(saved_values, hex) == 0)
         return ST_OK;
     if (!is_rounded(path)) {

@@ -131,6 +131,24 @@ void sha256_buffer(const void *data, size_t n_bytes, char hex[SHA256_HEX_BYTES])
     sha256_hex(&h, hex);
 }
 
+void sha256_two(const void *a, const void *b, size_t n_bytes, unsigned char digest_a[32],
+                unsigned char digest_b[32])
+{
+    struct sha256 x, y;
+    const unsigned char *p = a, *q = b;
+    const size_t n_whole = n_bytes / 64 * 64;
+    sha256_init(&x);
+    sha256_init(&y);
+    if (n_whole > 0 && util__sha256_has_ni()) {
+        util__sha256_two_blocks_ni(x.state, y.state, p, q, n_whole / 64);
+        x.n_bytes = y.n_bytes = n_whole;
+    }
+    sha256_update(&x, p + x.n_bytes, n_bytes - (size_t)x.n_bytes);
+    sha256_update(&y, q + y.n_bytes, n_bytes - (size_t)y.n_bytes);
+    sha256_final(&x, digest_a);
+    sha256_final(&y, digest_b);
+}
+
 enum status sha256_file(const char *path, char hex[SHA256_HEX_BYTES], struct err *err)
 {
     int64_t n_bytes;

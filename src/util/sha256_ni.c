@@ -6,6 +6,9 @@
 
 #include <immintrin.h>
 
+#define MAX_LANES 2
+#define SHA_NI    __attribute__((target("sha,sse4.1,ssse3")))
+
 bool util__sha256_has_ni(void)
 {
     return __builtin_cpu_supports("sha") && __builtin_cpu_supports("ssse3") &&
@@ -14,51 +17,79 @@ bool util__sha256_has_ni(void)
 
 /* The instructions want the state as the words (a b e f) and (c d g h), highest first. Each call of
  * sha256rnds2 makes two rounds; message words are made four at a time from the sixteen before. */
-__attribute__((target("sha,sse4.1,ssse3"))) static void compress_ni(__m128i *abef, __m128i *cdgh,
-                                                                    const unsigned char *block)
+/* n_lanes independent streams keep the unit busy while one waits for its last round. */
+SHA_NI static inline __attribute__((always_inline)) void
+compress_ni(__m128i *abef, __m128i *cdgh, const unsigned char *const *data, size_t at, const int n_lanes)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    const __m128i abef_before = *abef, cdgh_before = *cdgh;
-    __m128i w[4];
-    for (int i = 0; i < 4; i++)
-        w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(block + 16 * i)), swap);
+    __m128i w[MAX_LANES][4], abef_before[MAX_LANES], cdgh_before[MAX_LANES];
+    for (int l = 0; l < n_lanes; l++) {
+        abef_before[l] = abef[l];
+        cdgh_before[l] = cdgh[l];
+        for (int i = 0; i < 4; i++)
+            w[l][i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(data[l] + at + 16 * (size_t)i)), swap);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) {
-        __m128i now = w[i % 4];
-        if (i >= 4) {
-            __m128i last = w[(i + 3) % 4];
-            now = _mm_sha256msg1_epu32(now, w[(i + 1) % 4]);
-            now = _mm_add_epi32(now, _mm_alignr_epi8(last, w[(i + 2) % 4], 4));
-            now = _mm_sha256msg2_epu32(now, last);
-            w[i % 4] = now;
+        const __m128i k = _mm_loadu_si128((const void *)(util__sha256_k + 4 * i));
+#pragma GCC unroll 2
+        for (int l = 0; l < n_lanes; l++) {
+            __m128i now = w[l][i % 4];
+            if (i >= 4) {
+                __m128i last = w[l][(i + 3) % 4];
+                now = _mm_sha256msg1_epu32(now, w[l][(i + 1) % 4]);
+                now = _mm_add_epi32(now, _mm_alignr_epi8(last, w[l][(i + 2) % 4], 4));
+                now = _mm_sha256msg2_epu32(now, last);
+                w[l][i % 4] = now;
+            }
+            __m128i wk = _mm_add_epi32(now, k);
+            cdgh[l] = _mm_sha256rnds2_epu32(cdgh[l], abef[l], wk);
+            abef[l] = _mm_sha256rnds2_epu32(abef[l], cdgh[l], _mm_shuffle_epi32(wk, 0x0e));
         }
-        __m128i k = _mm_loadu_si128((const __m128i *)(const void *)(util__sha256_k + 4 * i));
-        __m128i wk = _mm_add_epi32(now, k);
-        *cdgh = _mm_sha256rnds2_epu32(*cdgh, *abef, wk);
-        *abef = _mm_sha256rnds2_epu32(*abef, *cdgh, _mm_shuffle_epi32(wk, 0x0e));
     }
-    *abef = _mm_add_epi32(*abef, abef_before);
-    *cdgh = _mm_add_epi32(*cdgh, cdgh_before);
+    for (int l = 0; l < n_lanes; l++) {
+        abef[l] = _mm_add_epi32(abef[l], abef_before[l]);
+        cdgh[l] = _mm_add_epi32(cdgh[l], cdgh_before[l]);
+    }
 }
 
-__attribute__((target("sha,sse4.1,ssse3"))) void
-util__sha256_blocks_ni(uint32_t state[8], const unsigned char *data, size_t n_blocks)
+SHA_NI static inline __attribute__((always_inline)) void
+blocks_ni(uint32_t *const *state, const unsigned char *const *data, size_t n_blocks, const int n_lanes)
 {
-    __m128i abef = _mm_set_epi32((int)state[0], (int)state[1], (int)state[4], (int)state[5]);
-    __m128i cdgh = _mm_set_epi32((int)state[2], (int)state[3], (int)state[6], (int)state[7]);
+    __m128i abef[MAX_LANES], cdgh[MAX_LANES];
+    for (int l = 0; l < n_lanes; l++) {
+        const uint32_t *s = state[l];
+        abef[l] = _mm_set_epi32((int)s[0], (int)s[1], (int)s[4], (int)s[5]);
+        cdgh[l] = _mm_set_epi32((int)s[2], (int)s[3], (int)s[6], (int)s[7]);
+    }
     for (size_t i = 0; i < n_blocks; i++)
-        compress_ni(&abef, &cdgh, data + 64 * i);
-    uint32_t out[8];
-    _mm_storeu_si128((__m128i *)(void *)out, abef);
-    _mm_storeu_si128((__m128i *)(void *)(out + 4), cdgh);
-    state[0] = out[3];
-    state[1] = out[2];
-    state[4] = out[1];
-    state[5] = out[0];
-    state[2] = out[7];
-    state[3] = out[6];
-    state[6] = out[5];
-    state[7] = out[4];
+        compress_ni(abef, cdgh, data, 64 * i, n_lanes);
+    for (int l = 0; l < n_lanes; l++) {
+        uint32_t out[8], *s = state[l];
+        _mm_storeu_si128((__m128i *)(void *)out, abef[l]);
+        _mm_storeu_si128((__m128i *)(void *)(out + 4), cdgh[l]);
+        s[0] = out[3];
+        s[1] = out[2];
+        s[4] = out[1];
+        s[5] = out[0];
+        s[2] = out[7];
+        s[3] = out[6];
+        s[6] = out[5];
+        s[7] = out[4];
+    }
+}
+
+SHA_NI void util__sha256_blocks_ni(uint32_t state[8], const unsigned char *data, size_t n_blocks)
+{
+    blocks_ni(&state, &data, n_blocks, 1);
+}
+
+SHA_NI void util__sha256_two_blocks_ni(uint32_t a[8], uint32_t b[8], const unsigned char *data_a,
+                                       const unsigned char *data_b, size_t n_blocks)
+{
+    uint32_t *const state[2] = {a, b};
+    const unsigned char *const data[2] = {data_a, data_b};
+    blocks_ni(state, data, n_blocks, 2);
 }
 
 #else
@@ -71,6 +102,13 @@ bool util__sha256_has_ni(void)
 void util__sha256_blocks_ni(uint32_t state[8], const unsigned char *data, size_t n_blocks)
 {
     util__sha256_blocks_plain(state, data, n_blocks);
+}
+
+void util__sha256_two_blocks_ni(uint32_t a[8], uint32_t b[8], const unsigned char *data_a,
+                                const unsigned char *data_b, size_t n_blocks)
+{
+    util__sha256_blocks_plain(a, data_a, n_blocks);
+    util__sha256_blocks_plain(b, data_b, n_blocks);
 }
 
 #endif

@@ -9,6 +9,9 @@
 /* sha256: one compression function with plain C, one with the processor's SHA instructions. */
 void util__sha256_blocks_plain(uint32_t state[8], const unsigned char *data, size_t n_blocks);
 void util__sha256_blocks_ni(uint32_t state[8], const unsigned char *data, size_t n_blocks);
+/* Two streams side by side. */
+void util__sha256_two_blocks_ni(uint32_t a[8], uint32_t b[8], const unsigned char *data_a,
+                                const unsigned char *data_b, size_t n_blocks);
 bool util__sha256_has_ni(void);
 extern const uint32_t util__sha256_k[64];
 

@@ -544,7 +544,7 @@ static void run_state_files(void **state)
     bool present = true;
     struct run_state s = {.stage = 2, .step = 40, .cpu_path = "avx2"}, r;
     memset(s.pack_sha256, 'a', 64);
-    memset(s.params_sha256, '0', 64);
+    memset(s.values_sha256, '0', 64);
     s.options = json_pack("{s:f,s:i}", "lr", 1e-3, "seed", 42);
     assert_int_equal(run_state_write(fixture_path("s.json"), &s, &err), ST_OK);
     assert_int_equal(run_state_read(fixture_path("s.json"), &r, &present, &err), ST_OK);

@@ -89,6 +89,25 @@ static void instructions_agree_with_plain(void **unused)
     }
 }
 
+/* Each of the two is what it is alone, at lengths around whole blocks. */
+static void two_at_once(void **unused)
+{
+    unsigned char a[700], b[700], digest[2][32], alone[32];
+    for (size_t i = 0; i < sizeof a; i++) {
+        a[i] = (unsigned char)(i * 13 + i / 5);
+        b[i] = (unsigned char)(i * 7 + 200);
+    }
+    for (size_t n = 0; n <= sizeof a; n += n < 140 ? 1 : 61)
+        for (int k = 0; k < 2; k++) {
+            struct sha256 h;
+            sha256_two(a, b, n, digest[0], digest[1]);
+            sha256_init(&h);
+            sha256_update(&h, k == 0 ? a : b, n);
+            sha256_final(&h, alone);
+            assert_memory_equal(alone, digest[k], sizeof alone);
+        }
+}
+
 static void plain_version_alone(void **unused)
 {
     /* "abc" with its padding, by hand: the dispatch above may never have used the plain version. */
@@ -120,9 +139,13 @@ static void files(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answers),        cmocka_unit_test(a_million_letters),
-        cmocka_unit_test(pieces_do_not_matter), cmocka_unit_test(instructions_agree_with_plain),
-        cmocka_unit_test(plain_version_alone),  cmocka_unit_test(files),
+        cmocka_unit_test(known_answers),
+        cmocka_unit_test(a_million_letters),
+        cmocka_unit_test(pieces_do_not_matter),
+        cmocka_unit_test(instructions_agree_with_plain),
+        cmocka_unit_test(plain_version_alone),
+        cmocka_unit_test(two_at_once),
+        cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
