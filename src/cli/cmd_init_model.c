@@ -91,23 +91,33 @@ static void fill(const struct plan_tensor *t, int index, const struct arch *a, u
             t->random ? (float)(INIT_STD * rng_normal(seed, RNG_INIT_MODEL, (uint32_t)index, i)) : neutral;
 }
 
+static size_t count_of(const struct plan_tensor *t)
+{
+    return (size_t)t->dims[0] * (t->n_dims == 2 ? (size_t)t->dims[1] : 1);
+}
+
 static enum status write_weights(const struct weights_plan *p, const struct arch *a, uint64_t seed,
-                                 const char *path, struct err *err)
+                                 enum dtype dtype, const char *path, struct err *err)
 {
     struct tensor_list list = TENSOR_LIST_INIT;
-    size_t bytes = 0, at = 0;
-    float *values = size_mul(p->n_values, sizeof *values, &bytes) ? malloc(bytes) : NULL;
-    enum status st = values ? ST_OK : err_memory(err, "the weights", bytes);
+    size_t bytes = 0, at = 0, most = 0;
+    for (int i = 0; i < p->n_items; i++)
+        most = count_of(&p->items[i]) > most ? count_of(&p->items[i]) : most;
+    char *values = size_mul(p->n_values, dtype_bytes(dtype), &bytes) ? malloc(bytes) : NULL;
+    float *floats = malloc(most * sizeof *floats + 1);
+    enum status st = values && floats ? ST_OK : err_memory(err, "the weights", bytes);
     for (int i = 0; i < p->n_items && st == ST_OK; i++) {
         const struct plan_tensor *t = &p->items[i];
-        size_t n = (size_t)t->dims[0] * (t->n_dims == 2 ? (size_t)t->dims[1] : 1);
-        fill(t, i, a, seed, values + at, n);
-        st = tensor_list_add(&list, t->name, DT_F32, t->n_dims, t->dims, values + at, err);
-        at += n;
+        size_t n = count_of(t);
+        fill(t, i, a, seed, floats, n);
+        dtype_from_f32(dtype, floats, values + at, n);
+        st = tensor_list_add(&list, t->name, dtype, t->n_dims, t->dims, values + at, err);
+        at += n * dtype_bytes(dtype);
     }
     if (st == ST_OK)
         st = safetensors_write(path, &list, err);
     tensor_list_release(&list);
+    free(floats);
     free(values);
     return st;
 }
@@ -149,6 +159,7 @@ static enum status write_config(const struct init_request *r, const struct token
     struct weights_plan plan = {0};
     char path[PATH_BYTES];
     json_t *config = init_config(r->family, r->preset, &ids), *generation = init_generation_config(&ids);
+    const char *type = json_string_value(json_object_get(config, "dtype"));
     char *text = json_dumps(config, 0);
     enum status st =
         text ? arch_parse(a, text, strlen(text), "config.json", err) : err_memory(err, "config.json", 0);
@@ -161,7 +172,7 @@ static enum status write_config(const struct init_request *r, const struct token
     if (st == ST_OK)
         st = path_join(path, dir, "model.safetensors", err);
     if (st == ST_OK)
-        st = write_weights(&plan, a, r->seed, path, err);
+        st = write_weights(&plan, a, r->seed, strcmp(type, "bfloat16") == 0 ? DT_BF16 : DT_F32, path, err);
     *n_values = plan.n_values;
     free(text);
     free(plan.items);
@@ -251,7 +262,7 @@ int cmd_init_model(int argc, char **argv)
     int64_t seed = -1;
     const struct argument items[] = {
         {.name = "--family", .kind = ARG_CHOICE, .value = &r.family, .words = "qwen3|gemma3_text|llama"},
-        {.name = "--preset", .kind = ARG_CHOICE, .value = &r.preset, .words = "tiny|small"},
+        {.name = "--preset", .kind = ARG_CHOICE, .value = &r.preset, .words = "tiny|small|0.6b"},
         {.name = "--tokenizer", .kind = ARG_TEXT, .value = &r.tokenizer},
         {.name = "--seed", .kind = ARG_INTEGER, .value = &seed, .min = 0, .max = INT64_MAX},
         {.name = "--out", .kind = ARG_TEXT, .value = &out},
@@ -268,6 +279,8 @@ int cmd_init_model(int argc, char **argv)
     for (size_t i = 0; i < sizeof needed / sizeof *needed && st == ST_OK; i++)
         st = argument_needed(needed[i].name, needed[i].value, &err);
     r.seed = (uint64_t)seed;
+    if (st == ST_OK && strcmp(r.preset, "0.6b") == 0 && strcmp(r.family, "qwen3"))
+        st = err_set(&err, ST_USAGE, "--preset 0.6b is a shape of qwen3, not of %s", r.family);
     if (st == ST_OK)
         st = run(&r, out, &err);
     return cli_end(st, &err);

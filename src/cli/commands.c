@@ -75,12 +75,13 @@ static const char loss_help[] =
     "  --json  write {rows: [{row, loss_sum, n_labels}], loss} to FILE\n" OPTIONS_HELP;
 
 static const char init_model_help[] =
-    "usage: smgpt-dist init-model --family qwen3|gemma3_text|llama --preset tiny|small --tokenizer "
-    "DIR|bytes\n"
-    "                  --seed N --out DIR\n"
+    "usage: smgpt-dist init-model --family qwen3|gemma3_text|llama --preset tiny|small|0.6b\n"
+    "                  --tokenizer DIR|bytes --seed N --out DIR\n"
     "\n"
     "A model directory with random weights, as transformers reads it: for trials and tests.\n"
-    "  --preset     tiny: below a million parameters besides the vocabulary; small: about ten million\n"
+    "  --preset     tiny: below a million parameters besides the vocabulary; small: about ten million; 0.6b: "
+    "the\n"
+    "               shape of Qwen3-0.6B in bfloat16, 1.2 GB, to measure with\n"
     "  --tokenizer  directory with tokenizer.json to copy, or `bytes`: one token a byte\n"
     "  --seed       equal seeds give equal files\n"
     "  --out        directory to make; it must not be there, or be empty\n";

@@ -6,13 +6,20 @@
 struct preset {
     const char *family, *name;
     int hidden, mlp, n_layers, n_q_heads, n_kv_heads, head_dim, window; /* H I L Q K D */
+    int rows, positions; /* rows of the embedding at least; length of the context */
+    const char *dtype;
 };
 
-/* In Qwen3 and Gemma Q * D is not H, as in the published models; Gemma has one key head. */
+/* 0.6b is the published Qwen3-0.6B's shape, spare rows of the embedding included: to measure with.
+ * In Qwen3 and Gemma Q * D is not H, as in the published models; Gemma has one key head. */
 static const struct preset presets[] = {
-    {"qwen3", "tiny", 96, 256, 4, 4, 2, 32, 0},        {"qwen3", "small", 320, 896, 8, 8, 4, 48, 0},
-    {"llama", "tiny", 96, 256, 4, 6, 3, 16, 0},        {"llama", "small", 320, 960, 8, 10, 5, 32, 0},
-    {"gemma3_text", "tiny", 96, 256, 4, 4, 1, 32, 64}, {"gemma3_text", "small", 320, 960, 8, 4, 1, 96, 256},
+    {"qwen3", "tiny", 96, 256, 4, 4, 2, 32, 0, 0, 2048, "float32"},
+    {"qwen3", "small", 320, 896, 8, 8, 4, 48, 0, 0, 2048, "float32"},
+    {"qwen3", "0.6b", 1024, 3072, 28, 16, 8, 128, 0, 151936, 40960, "bfloat16"},
+    {"llama", "tiny", 96, 256, 4, 6, 3, 16, 0, 0, 2048, "float32"},
+    {"llama", "small", 320, 960, 8, 10, 5, 32, 0, 0, 2048, "float32"},
+    {"gemma3_text", "tiny", 96, 256, 4, 4, 1, 32, 64, 0, 2048, "float32"},
+    {"gemma3_text", "small", 320, 960, 8, 4, 1, 96, 256, 0, 2048, "float32"},
 };
 
 /* Every how many-th layer of Gemma sees all tokens; the published models have 6, too many for 4 layers. */
@@ -35,13 +42,14 @@ static json_t *layer_types(const struct preset *p)
 /* Keys that all three families have. */
 static json_t *common(const struct preset *p, const struct init_tokens *ids)
 {
+    int rows = ids->vocab_size > p->rows ? ids->vocab_size : p->rows;
     return json_pack(
         "{s:f, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:i, s:s, s:o, s:o, s:n, s:b, s:n}",
-        "attention_dropout", 0.0, "attention_bias", 0, "dtype", "float32", "vocab_size", (int)ids->vocab_size,
-        "hidden_size", p->hidden, "intermediate_size", p->mlp, "num_hidden_layers", p->n_layers,
-        "num_attention_heads", p->n_q_heads, "num_key_value_heads", p->n_kv_heads, "head_dim", p->head_dim,
-        "initializer_range", 0.02, "tie_word_embeddings", 1, "max_position_embeddings", 2048, "model_type",
-        p->family, "bos_token_id", id_or_null(ids->bos), "eos_token_id", id_or_null(ids->eos), "pad_token_id",
+        "attention_dropout", 0.0, "attention_bias", 0, "dtype", p->dtype, "vocab_size", rows, "hidden_size",
+        p->hidden, "intermediate_size", p->mlp, "num_hidden_layers", p->n_layers, "num_attention_heads",
+        p->n_q_heads, "num_key_value_heads", p->n_kv_heads, "head_dim", p->head_dim, "initializer_range",
+        0.02, "tie_word_embeddings", 1, "max_position_embeddings", p->positions, "model_type", p->family,
+        "bos_token_id", id_or_null(ids->bos), "eos_token_id", id_or_null(ids->eos), "pad_token_id",
         "use_cache", 1, "rope_scaling");
 }
 
