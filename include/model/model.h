@@ -16,11 +16,13 @@ struct model_config {
     const struct arch *arch;
     const struct weights *weights;
     const struct params *params; /* may have n_items 0: the bare base model */
-    int64_t max_tokens;          /* longest packed sequence that will come (grows if exceeded) */
 };
 /* All pointers in config are borrowed until close. */
 enum status model_open(struct model **out, const struct model_config *config, struct err *err);
 void model_close(struct model *m);
+/* Tokens of the longest sequence that will come, as far as it is known: room for so many is made at once. The
+ * room grows when a longer one comes. */
+void model_expect(struct model *m, int64_t n_tokens);
 /* V: rows of the head with the new ones. */
 int64_t model_vocab(const struct model *m);
 /* The trainable values used from now on: device memory [params->n_values], borrowed. */

@@ -154,7 +154,7 @@ enum status assembly_open(struct assembly *s, struct comm *comm, const struct op
 }
 
 enum status assembly_params(struct assembly *s, const struct lora_config *lora, int64_t new_first,
-                            int64_t n_new, bool untied_rows, int64_t max_tokens, struct err *err)
+                            int64_t n_new, bool untied_rows, struct err *err)
 {
     TRY(params_init(&s->params, &s->arch, lora, new_first, n_new, untied_rows, err));
     s->params.base_embed = &s->weights.embed;
@@ -163,12 +163,8 @@ enum status assembly_params(struct assembly *s, const struct lora_config *lora, 
     s->values = s->ops->alloc(s->dev, bytes ? bytes : sizeof *s->values);
     if (!s->values)
         return err_memory(err, "the trainable values", bytes);
-    struct model_config c = {.ops = s->ops,
-                             .dev = s->dev,
-                             .arch = &s->arch,
-                             .weights = &s->weights,
-                             .params = &s->params,
-                             .max_tokens = max_tokens};
+    struct model_config c = {
+        .ops = s->ops, .dev = s->dev, .arch = &s->arch, .weights = &s->weights, .params = &s->params};
     TRY(model_open(&s->model, &c, err));
     model_set_values(s->model, s->values);
     return ST_OK;
@@ -227,7 +223,7 @@ static enum status open_adapter(struct assembly *s, const char *dir, struct err 
         st = adapter_whole_rows(dir, &s->weights.embed, &s->weights.head, &rows.first, &rows.n, err);
     adapter_config_release(&c);
     TRY(st);
-    TRY(assembly_params(s, &lora, rows.n ? rows.first : s->arch.n_embed_rows, rows.n, rows.apart, 0, err));
+    TRY(assembly_params(s, &lora, rows.n ? rows.first : s->arch.n_embed_rows, rows.n, rows.apart, err));
     float *host = malloc((size_t)s->params.n_values * sizeof *host + 1);
     if (!host)
         return err_memory(err, "an adapter", (size_t)s->params.n_values * sizeof *host);
@@ -247,5 +243,5 @@ enum status assembly_open_path(struct assembly *s, struct comm *comm, const stru
     if (path->adapter_dir[0])
         return open_adapter(s, path->adapter_dir, err);
     struct lora_config none = {0};
-    return assembly_params(s, &none, s->arch.n_embed_rows, 0, false, 0, err);
+    return assembly_params(s, &none, s->arch.n_embed_rows, 0, false, err);
 }

@@ -43,7 +43,7 @@ enum status assembly_open_shape(struct assembly *s, struct comm *comm, const str
 /* Lays out the trainable values (zeroed) and the model on them. Collective in that all ranks must call it
  * alike. */
 enum status assembly_params(struct assembly *s, const struct lora_config *lora, int64_t new_first,
-                            int64_t n_new, bool untied_rows, int64_t max_tokens, struct err *err);
+                            int64_t n_new, bool untied_rows, struct err *err);
 void assembly_close(struct assembly *s);
 
 /* LoRA settings from the options / from an adapter's config. */

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SAMPLED_STEPS 24
+
 struct run {
     struct comm *comm;
     const struct stages_request *request;
@@ -170,13 +172,9 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
         st = err_set(err, ST_USAGE, "new_rows=untied with a single new row on a base that ties its head");
         err_hint(err, "PEFT's files cannot say that, it takes two rows or more: use new_rows=tied");
     }
-    /* A shard's rows, packed: more only when an evaluation or a later stage packs longer ones. */
-    int64_t rows = (r->o->batch_train * r->o->grad_accum + r->o->virtual_shards - 1) / r->o->virtual_shards;
-    int64_t tokens =
-        rows * pack->max_row_tokens < STAGE_PACK_TOKENS ? rows * pack->max_row_tokens : STAGE_PACK_TOKENS;
     if (st == ST_OK)
         st = assembly_params(&r->model, &adapted.lora, pack->base_vocab_size,
-                             pack->vocab_size - pack->base_vocab_size, adapted.untied, tokens, err);
+                             pack->vocab_size - pack->base_vocab_size, adapted.untied, err);
     r->model_open = true;
     TRY(comm_agree(r->comm, st, err));
     say_model(r);
@@ -291,6 +289,24 @@ static void hub_note(void *user, char *text, size_t n_bytes)
         hub_points_note(u->hub, text, n_bytes);
 }
 
+/* Room for the longest sequence of the steps to come, so that it need not grow amid them; as a sample of the
+ * steps has it, since packing all of them would take longer than growing. */
+static enum status expect_sequences(struct run *r, const struct train_context *c,
+                                    const struct train_options *t, struct err *err)
+{
+    int64_t longest = 0;
+    struct train_load load;
+    enum status st = ST_OK;
+    if (r->comm->rank == 0) {
+        st = train_count(&load, c, t, &r->model.arch, 0, -1, SAMPLED_STEPS, err);
+        longest = t->share_prefix ? load.shared.longest : load.apart.longest;
+    }
+    TRY(comm_agree(r->comm, st, err));
+    TRY(r->comm->ops->bcast(r->comm, 0, &longest, sizeof longest, err));
+    model_expect(r->model.model, longest);
+    return ST_OK;
+}
+
 /* What both training and what comes in its place are given. */
 static enum status make_ready(struct run *r, int stage, struct train_context *c, struct train_options *t,
                               struct err *err)
@@ -303,7 +319,7 @@ static enum status make_ready(struct run *r, int stage, struct train_context *c,
     c->params = &r->model.params;
     c->values = r->model.values;
     memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
-    return ST_OK;
+    return expect_sequences(r, c, t, err);
 }
 
 static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)

@@ -57,6 +57,11 @@ void model_close(struct model *m)
     free(m);
 }
 
+void model_expect(struct model *m, int64_t n_tokens)
+{
+    m->expected = n_tokens;
+}
+
 int64_t model_vocab(const struct model *m)
 {
     return m->v_rows;

@@ -29,7 +29,8 @@ struct model {
     const struct weights *w;
     const struct params *p;
     const float *values;
-    int64_t v_rows; /* V */
+    int64_t v_rows;   /* V */
+    int64_t expected; /* tokens, see model_expect */
 
     /* Workspace: one block each for inference (one layer's) and training (all layers'). */
     bool training;    /* the block holds all layers */

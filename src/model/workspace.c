@@ -172,7 +172,7 @@ static enum status reserve_rope(struct model *m, int64_t n_positions, struct err
 int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens)
 {
     if (before == 0)
-        return max64(n_tokens, m->c.max_tokens);
+        return max64(n_tokens, m->expected);
     return n_tokens <= before ? before : max64(n_tokens, before + before / 4);
 }
 
