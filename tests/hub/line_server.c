@@ -55,6 +55,8 @@ static void serve(struct line_server *s, int fd)
     const char *reply = s->replies[(size_t)i < s->n_replies ? (size_t)i : s->n_replies - 1];
     size_t n = strlen(reply);
     char *text = calloc(1, REQUEST_BYTES);
+    if (!text)
+        abort();
     read_request(fd, text);
     if (i < LINE_SERVER_MAX)
         s->requests[i] = text;
