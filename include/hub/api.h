@@ -39,4 +39,8 @@ enum status hub_tree_read(struct http *h, const char *repo, const char *revision
 void hub_tree_release(struct hub_tree *tree);
 const struct hub_file *hub_tree_find(const struct hub_tree *tree, const char *path); /* NULL: not there */
 
+/* "checkpoint-<step>/..." or "checkpoint-<step>" -> step; -1 for any other path. *n_bytes (may be NULL): of
+ * the folder's name. */
+int64_t hub_checkpoint_step(const char *path, size_t *n_bytes);
+
 #endif

@@ -140,12 +140,7 @@ static size_t steps_on_hub(const struct hub_tree *tree, int64_t *steps)
 {
     size_t n = 0;
     for (size_t i = 0; i < tree->n_files; i++) {
-        char folder[64];
-        const char *path = tree->files[i].path, *slash = strchr(path, '/');
-        if (!slash || slash - path >= (ptrdiff_t)sizeof folder)
-            continue;
-        snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-        int64_t step = ckpt_step_of(folder);
+        int64_t step = hub_checkpoint_step(tree->files[i].path, NULL);
         bool known = false;
         for (size_t j = 0; j < n; j++)
             known = known || steps[j] == step;

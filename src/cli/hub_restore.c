@@ -31,12 +31,7 @@ int64_t hub_newest_checkpoint(const struct hub_tree *tree)
 {
     int64_t newest = -1;
     for (size_t i = 0; i < tree->n_files; i++) {
-        char folder[64];
-        const char *path = tree->files[i].path, *slash = strchr(path, '/');
-        if (!slash || slash - path >= (ptrdiff_t)sizeof folder)
-            continue;
-        snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-        int64_t step = ckpt_step_of(folder);
+        int64_t step = hub_checkpoint_step(tree->files[i].path, NULL);
         if (step > newest && is_complete(tree, step))
             newest = step;
     }

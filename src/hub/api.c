@@ -267,3 +267,18 @@ const struct hub_file *hub_tree_find(const struct hub_tree *tree, const char *pa
             return &tree->files[i];
     return NULL;
 }
+
+int64_t hub_checkpoint_step(const char *path, size_t *n_bytes)
+{
+    static const char head[] = "checkpoint-";
+    size_t n = sizeof head - 1, digits = 0;
+    if (strncmp(path, head, n) != 0)
+        return -1;
+    while (isdigit((unsigned char)path[n + digits]))
+        digits++;
+    if (digits == 0 || digits > 18 || (path[n + digits] != '/' && path[n + digits] != 0))
+        return -1;
+    if (n_bytes)
+        *n_bytes = n + digits;
+    return strtoll(path + n, NULL, 10);
+}

@@ -6,6 +6,7 @@
 #include "util/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_ROUNDS 8
@@ -19,6 +20,32 @@ enum status push__check(struct push *p, const struct http_reply *reply, const ch
     /* A file to be deleted that is not there any more: the list was old. */
     p->again = s != 401 && s != 403 && (s != 404 || (code && strcmp(code, "EntryNotFound") == 0));
     return http_check(p->http, reply, where, err);
+}
+
+enum status push__ask(struct push *p, const char *url, const json_t *question, const char *type,
+                      const char *what, json_t **answer, struct err *err)
+{
+    struct http_reply reply;
+    char *body = json_dumps(question, JSON_COMPACT);
+    if (!body)
+        return err_memory(err, "a request", 0);
+    struct http_request request = {.method = HTTP_POST,
+                                   .url = url,
+                                   .authorize = true,
+                                   .expect_json = true,
+                                   .repeats = 5,
+                                   .content_type = type,
+                                   .accept = type,
+                                   .body = body,
+                                   .body_bytes = strlen(body)};
+    enum status st = http_send(p->http, &request, &reply, err);
+    if (st == ST_OK)
+        st = push__check(p, &reply, what, err);
+    if (st == ST_OK)
+        st = http_json(p->http, &reply, what, answer, err);
+    free(body);
+    http_reply_release(&reply);
+    return st;
 }
 
 static void mark_needed(struct push *p, const struct hub_tree *tree)

@@ -3,7 +3,6 @@
 #include "push_internal.h"
 #include "util/json.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,30 +84,15 @@ static enum status delete_leftovers(const struct push *p, const struct hub_tree 
     return ST_OK;
 }
 
-/* "checkpoint-<step>/..." -> step, or -1; *n_bytes is the folder's length. */
-static int64_t step_of(const char *path, size_t *n_bytes)
-{
-    static const char head[] = "checkpoint-";
-    size_t n = sizeof head - 1, digits = 0;
-    if (strncmp(path, head, n) != 0)
-        return -1;
-    while (isdigit((unsigned char)path[n + digits]))
-        digits++;
-    if (digits == 0 || digits > 18 || (path[n + digits] != '/' && path[n + digits] != 0))
-        return -1;
-    *n_bytes = n + digits;
-    return strtoll(path + n, NULL, 10);
-}
-
 /* How many checkpoints will be there that are newer than `step`, each counted at its first file. */
 static int n_newer(const struct push *p, const struct hub_tree *tree, int64_t step)
 {
     size_t length;
-    int64_t own = step_of(p->request->folder, &length), seen = -1;
+    int64_t own = hub_checkpoint_step(p->request->folder, &length), seen = -1;
     int n = own > step;
     /* The Hub lists paths in order: the files of a folder stand together. */
     for (size_t i = 0; i < tree->n_files; i++) {
-        int64_t other = step_of(tree->files[i].path, &length);
+        int64_t other = hub_checkpoint_step(tree->files[i].path, &length);
         n += other > step && other != seen && other != own;
         seen = other >= 0 ? other : seen;
     }
@@ -119,10 +103,10 @@ static enum status delete_rotated(const struct push *p, const struct hub_tree *t
                                   size_t *n_lines, struct err *err)
 {
     size_t length, own_length;
-    int64_t own = step_of(p->request->folder, &own_length);
+    int64_t own = hub_checkpoint_step(p->request->folder, &own_length);
     for (size_t i = 0; p->request->keep > 0 && i < tree->n_files; i++) {
         const char *path = tree->files[i].path;
-        int64_t step = step_of(path, &length);
+        int64_t step = hub_checkpoint_step(path, &length);
         char folder[64];
         if (step < 0 || step == own || strcmp(path + length, "/smgpt_state.json") != 0 ||
             n_newer(p, tree, step) < p->request->keep)

@@ -40,6 +40,10 @@ enum status push__upload(struct push *p, struct err *err);
 /* One commit on top of tree->commit: needed files, deletions. *n_lines 0: there was nothing to do. */
 enum status push__commit(struct push *p, const struct hub_tree *tree, size_t *n_lines, struct err *err);
 
+/* A question in JSON to the Hub, and its answer (new reference): repeated, checked by push__check. `type` is
+ * that of both. */
+enum status push__ask(struct push *p, const char *url, const json_t *question, const char *type,
+                      const char *what, json_t **answer, struct err *err);
 /* http_check that also sets p->again: refusals (401, 403, 404) are final. */
 enum status push__check(struct push *p, const struct http_reply *reply, const char *what, struct err *err);
 

@@ -263,30 +263,12 @@ static enum status ask(struct push *p, struct push_file *const *files, size_t n,
                        struct err *err)
 {
     char url[HUB_REPO_BYTES + 64];
-    struct http_reply reply = {0};
-    json_t *whole = batch_body(files, n);
-    char *body = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
-    enum status st = body ? ST_OK : err_memory(err, "a request", 0);
+    json_t *question = batch_body(files, n);
+    if (!question)
+        return err_memory(err, "a request", 0);
     snprintf(url, sizeof url, "/%s.git/info/lfs/objects/batch", p->request->repo);
-    if (st == ST_OK) {
-        struct http_request request = {.method = HTTP_POST,
-                                       .url = url,
-                                       .authorize = true,
-                                       .expect_json = true,
-                                       .repeats = 5,
-                                       .content_type = LFS_TYPE,
-                                       .accept = LFS_TYPE,
-                                       .body = body,
-                                       .body_bytes = strlen(body)};
-        st = http_send(p->http, &request, &reply, err);
-    }
-    if (st == ST_OK)
-        st = push__check(p, &reply, "announcing the large files", err);
-    if (st == ST_OK)
-        st = http_json(p->http, &reply, "announcing the large files", answer, err);
-    free(body);
-    json_decref(whole);
-    http_reply_release(&reply);
+    enum status st = push__ask(p, url, question, LFS_TYPE, "announcing the large files", answer, err);
+    json_decref(question);
     return st;
 }
 

@@ -69,38 +69,20 @@ static enum status take_modes(struct push *p, struct push_file *const *asked, si
 static enum status ask(struct push *p, struct push_file *const *asked, size_t n, struct err *err)
 {
     char url[HUB_REPO_BYTES + 128];
-    struct http_reply reply = {0};
     json_t *list = json_array(), *answer = NULL;
     enum status st = list ? ST_OK : err_memory(err, "a request", 0);
     for (size_t i = 0; i < n && st == ST_OK; i++)
         st = describe(asked[i], list, err);
-    json_t *whole = st == ST_OK ? json_pack("{s:O}", "files", list) : NULL;
-    char *body = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
-    if (st == ST_OK && !body)
+    json_t *question = json_pack("{s:o}", "files", list);
+    if (st == ST_OK && !question)
         st = err_memory(err, "a request", 0);
     snprintf(url, sizeof url, "/api/models/%s/preupload/%s", p->request->repo, PUSH_BRANCH);
-    if (st == ST_OK) {
-        struct http_request request = {.method = HTTP_POST,
-                                       .url = url,
-                                       .authorize = true,
-                                       .expect_json = true,
-                                       .repeats = 5,
-                                       .content_type = "application/json",
-                                       .body = body,
-                                       .body_bytes = strlen(body)};
-        st = http_send(p->http, &request, &reply, err);
-    }
     if (st == ST_OK)
-        st = push__check(p, &reply, "announcing the files", err);
-    if (st == ST_OK)
-        st = http_json(p->http, &reply, "announcing the files", &answer, err);
+        st = push__ask(p, url, question, "application/json", "announcing the files", &answer, err);
     if (st == ST_OK)
         st = take_modes(p, asked, n, answer, err);
-    free(body);
-    json_decref(whole);
-    json_decref(list);
+    json_decref(question);
     json_decref(answer);
-    http_reply_release(&reply);
     return st;
 }
 
