@@ -79,10 +79,11 @@ const char *http_header(const struct http_reply *reply, const char *name);
 
 /* ST_OK for 2xx. Else ST_NET with what the Hub said (printable, one line, the token masked) and what to do:
  * 401, 403, gated and 404 are told apart. `what` is what was tried: "commit to alice/m". */
-enum status http_check(const struct http *h, const struct http_reply *reply, const char *what,
-                       struct err *err);
+enum status http_check(struct http *h, const struct http_reply *reply, const char *what, struct err *err);
+/* Whether the last reply that http_check saw was 401, 402 or 403: the same again would fare no better. */
+bool http_refused(const struct http *h);
 /* http_check, then the body as JSON (new reference); an HTML page is named as such. */
-enum status http_json(const struct http *h, const struct http_reply *reply, const char *what, json_t **out,
+enum status http_json(struct http *h, const struct http_reply *reply, const char *what, json_t **out,
                       struct err *err);
 
 /* Percent-encoding of everything but letters, digits and "-._~" (and "/" when keep_slash), appended to out.

@@ -35,9 +35,11 @@ enum status spool_list(const char *dir, struct spool_point **points, size_t *n_p
 struct uploader;
 struct uploader_state {
     int n_waiting; /* the one under way included */
-    int n_sent, n_failures;
+    int n_sent;
+    int n_failures; /* of what waits, since it was put */
+    bool hopeless;  /* the Hub refused all that waits (401, 402, 403) the last time: waiting mends nothing */
     int64_t done_bytes, all_bytes; /* of large files of the one under way */
-    char fault[300];               /* of the last failure; empty after a success */
+    char fault[300];               /* of a point that waits; empty when nothing fails */
 };
 struct uploader_config {
     const char *dir, *endpoint; /* endpoint: as in http_config */
@@ -45,13 +47,15 @@ struct uploader_config {
     int keep;       /* newest checkpoints that stay in a repository */
     double pause_s; /* 0: 15 s. After a failure; doubles up to 20 times it */
 };
-/* Starts the thread. Leftovers of a killed process are removed. Failures of sending are warnings, said again
- * only when they change; the thread goes on trying until closed. ST_ENV: no thread, no directory. Strings are
+/* Starts the thread, which yields the processors to those that train. Leftovers of a killed process are
+ * removed. Failures of sending are warnings; each kind is said once until all has gone through, numbers in it
+ * apart. The thread goes on trying until closed. ST_ENV: no thread, no directory. Strings are
  * copied. */
 enum status uploader_open(struct uploader **out, const struct uploader_config *config, struct err *err);
 void uploader_wake(struct uploader *u); /* there is a new point */
 void uploader_state(struct uploader *u, struct uploader_state *state);
-/* Until nothing waits, or for seconds, or until `stop` (may be NULL) says so; *n_left points still wait. */
+/* Tries at once, and waits until nothing is left, or for seconds, or until `stop` (may be NULL) says so, or
+ * the Hub has refused all that is left; *n_left points still wait. */
 void uploader_wait(struct uploader *u, double seconds, bool (*stop)(void), int *n_left);
 /* Ends the thread within about a second; what is under way is begun again by the next one. */
 void uploader_close(struct uploader *u);

@@ -158,7 +158,10 @@ enum status hub_points_close(struct hub_points *p, bool wait, struct err *err)
     p->uploader = NULL;
     if (st != ST_OK || n_left == 0)
         return st;
-    err_set(err, ST_PENDING, "%d checkpoint%s still wait%s in %s for the Hub%s%s", n_left,
-            n_left == 1 ? "" : "s", n_left == 1 ? "s" : "", p->dir, s.fault[0] ? ": " : "", s.fault);
+    char why[sizeof s.fault + 64] = "";
+    if (s.n_failures > 0)
+        snprintf(why, sizeof why, " (%d failure%s): %s", s.n_failures, s.n_failures == 1 ? "" : "s", s.fault);
+    err_set(err, ST_PENDING, "%d checkpoint%s still wait%s in %s for the Hub%s", n_left,
+            n_left == 1 ? "" : "s", n_left == 1 ? "s" : "", p->dir, why);
     return err_hint(err, "smgpt-dist hub sync, or the next start, sends them");
 }

@@ -147,6 +147,7 @@ enum status http_send(struct http *h, const struct http_request *request, struct
                       struct err *err)
 {
     memset(reply, 0, sizeof *reply);
+    h->refused = false;
     for (;;) {
         struct err fault = ERR_INIT;
         enum status st = http__once(h, request, reply, &fault);

@@ -13,6 +13,7 @@ struct http {
     struct hub_token token;
     double connect_s, stall_s, pause_s;
     const atomic_bool *cancel;
+    bool refused; /* the last reply that was checked was a refusal */
 };
 
 /* One try, redirects included. A fault of the line is ST_NET. */

@@ -102,11 +102,16 @@ static void add_hint(const struct http *h, const struct http_reply *reply, struc
         err_hint(err, "too many requests for now; what is waiting is tried again later");
 }
 
-enum status http_check(const struct http *h, const struct http_reply *reply, const char *what,
-                       struct err *err)
+bool http_refused(const struct http *h)
+{
+    return h->refused;
+}
+
+enum status http_check(struct http *h, const struct http_reply *reply, const char *what, struct err *err)
 {
     char words[300];
     json_t *json = NULL;
+    h->refused = reply->status >= 401 && reply->status <= 403;
     if (reply->status >= 200 && reply->status < 300)
         return ST_OK;
     const char *said = http_header(reply, "x-error-message");
@@ -117,7 +122,7 @@ enum status http_check(const struct http *h, const struct http_reply *reply, con
     return ST_NET;
 }
 
-enum status http_json(const struct http *h, const struct http_reply *reply, const char *what, json_t **out,
+enum status http_json(struct http *h, const struct http_reply *reply, const char *what, json_t **out,
                       struct err *err)
 {
     struct err cause = ERR_INIT;

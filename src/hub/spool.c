@@ -162,7 +162,8 @@ static int compare(const void *a, const void *b)
     return x->step < y->step ? -1 : x->step > y->step;
 }
 
-enum status spool_list(const char *dir, struct spool_point **points, size_t *n_points, struct err *err)
+static enum status list(const char *dir, bool tell, struct spool_point **points, size_t *n_points,
+                        struct err *err)
 {
     char **names = NULL;
     int n_names = 0;
@@ -178,7 +179,7 @@ enum status spool_list(const char *dir, struct spool_point **points, size_t *n_p
             continue;
         if (read_point(dir, names[i], &(*points)[*n_points], &own) == ST_OK)
             ++*n_points;
-        else
+        else if (tell)
             log_warn("left out of what waits for the Hub: %s", own.what);
     }
     names_free(names, n_names);
@@ -186,6 +187,20 @@ enum status spool_list(const char *dir, struct spool_point **points, size_t *n_p
         return err_memory(err, "the waiting points", (size_t)n_names * sizeof **points);
     qsort(*points, *n_points, sizeof **points, compare);
     return ST_OK;
+}
+
+enum status spool_list(const char *dir, struct spool_point **points, size_t *n_points, struct err *err)
+{
+    return list(dir, true, points, n_points, err);
+}
+
+int spool__count(const char *dir)
+{
+    struct spool_point *points = NULL;
+    size_t n = 0;
+    int count = list(dir, false, &points, &n, NULL) == ST_OK ? (int)n : 0;
+    free(points);
+    return count;
 }
 
 enum status spool_note_sent(const char *dir, const struct spool_point *point, const char *checkpoint,

@@ -13,4 +13,7 @@ enum status spool__sent(const char *dir, const struct spool_point *point, struct
 /* Removes what a killed process left half made. Before this process puts anything. */
 void spool__clean(const char *dir);
 
+/* How many whole points wait; nothing is said of others. */
+int spool__count(const char *dir);
+
 #endif

@@ -4,6 +4,7 @@
 #include "util/clock.h"
 #include "util/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -12,22 +13,39 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-#define CARD_BYTES ((size_t)1 << 20)
+#define CARD_BYTES  ((size_t)1 << 20)
+#define N_STAGES    3
+#define N_SAID      8
+#define FAULT_BYTES sizeof((struct uploader_state *)0)->fault
+#define NICENESS    10
+
+/* What went wrong with a stage's points since one of them went through. */
+struct trouble {
+    int n_failures;
+    bool refused; /* the last time the Hub said no: trying again soon is of no use */
+    char what[FAULT_BYTES];
+};
 
 struct uploader {
     char dir[PATH_BYTES], owner[HUB_REPO_BYTES];
-    struct http *http; /* the thread's */
-    bool made[4];      /* the stage's repository is there */
+    struct http *http;       /* the thread's */
+    bool made[N_STAGES + 1]; /* the stage's repository is there */
+    struct trouble trouble[N_STAGES + 1];
+    char said[N_SAID][FAULT_BYTES]; /* faults that were told already, without their numbers */
+    int n_said;
     int keep;
     double pause_s;
     pthread_t thread;
     pthread_mutex_t mutex; /* guards all below but cancel */
     pthread_cond_t changed;
     struct uploader_state state;
-    bool has_news;
+    int n_new;    /* told of since the last look at the directory */
+    bool at_once; /* do not go on resting */
+    bool ending;  /* somebody waits for the end */
     atomic_bool cancel;
 };
 
@@ -87,36 +105,87 @@ static enum status send_point(struct uploader *u, struct http *h, const struct s
     return spool__sent(u->dir, point, err);
 }
 
-/* A fault is said when it is new, and how often it came when it has passed. */
-static void note(struct uploader *u, enum status st, const struct err *fault)
+/* Two faults that differ in numbers only (milliseconds, bytes, steps) are one. */
+static void without_numbers(const char *text, char out[FAULT_BYTES])
+{
+    size_t n = 0;
+    for (; *text && n + 1 < FAULT_BYTES; text++)
+        if (!isdigit((unsigned char)*text))
+            out[n++] = *text;
+    out[n] = 0;
+}
+
+/* Whether it is the first of its kind since all went well. */
+static bool is_news(struct uploader *u, const char *what)
+{
+    char text[FAULT_BYTES];
+    int n = u->n_said < N_SAID ? u->n_said : N_SAID;
+    without_numbers(what, text);
+    for (int i = 0; i < n; i++)
+        if (strcmp(u->said[i], text) == 0)
+            return false;
+    strcpy(u->said[u->n_said++ % N_SAID], text);
+    return true;
+}
+
+/* The state that others see: failures of all stages, the first one's fault. */
+static void publish(struct uploader *u, bool was_sent)
 {
     pthread_mutex_lock(&u->mutex);
     struct uploader_state *s = &u->state;
-    bool is_new = st != ST_OK && strncmp(s->fault, fault->what, sizeof s->fault - 1) != 0;
-    int n = s->n_failures;
-    if (st == ST_OK) {
-        s->n_sent++;
-        s->fault[0] = 0;
-        s->n_failures = 0;
-    } else {
-        s->n_failures++;
-        snprintf(s->fault, sizeof s->fault, "%.299s", fault->what);
+    s->n_sent += was_sent;
+    s->n_failures = 0;
+    s->fault[0] = 0;
+    for (int k = 0; k <= N_STAGES; k++) {
+        s->n_failures += u->trouble[k].n_failures;
+        if (!s->fault[0])
+            memcpy(s->fault, u->trouble[k].what, sizeof s->fault);
     }
     s->done_bytes = s->all_bytes = 0;
     pthread_mutex_unlock(&u->mutex);
-    if (is_new)
-        log_warn("upload: %s; training goes on, it is tried again%s%s", fault->what,
-                 fault->hint[0] ? "; " : "", fault->hint);
-    else if (st == ST_OK && n > 0)
-        log_info("upload: went through after %d failures", n);
 }
 
-static void set_waiting(struct uploader *u, int n)
+/* A fault is said when it is new, and how often it came when it has passed. Stage 0: of none. */
+static void note(struct uploader *u, int stage, enum status st, const struct err *fault)
 {
+    struct trouble *t = &u->trouble[stage];
+    if (st != ST_OK) {
+        t->n_failures++;
+        t->refused = st == ST_NET && http_refused(u->http);
+        snprintf(t->what, sizeof t->what, "%.299s", fault->what);
+        if (is_news(u, fault->what))
+            log_warn("upload: %s; training goes on, it is tried again%s%s", fault->what,
+                     fault->hint[0] ? "; " : "", fault->hint);
+    } else {
+        if (t->n_failures > 0)
+            log_info("upload: went through after %d failure%s", t->n_failures, t->n_failures == 1 ? "" : "s");
+        memset(t, 0, sizeof *t);
+    }
+    publish(u, st == ST_OK && stage > 0);
+    if (u->state.n_failures == 0)
+        u->n_said = 0;
+}
+
+/* hopeless: of each point the Hub says no. */
+static void count_waiting(struct uploader *u, bool hopeless)
+{
+    int n = spool__count(u->dir);
     pthread_mutex_lock(&u->mutex);
-    u->state.n_waiting = n + u->has_news; /* one that came meanwhile is not among the n */
+    u->state.n_waiting = n;
+    u->state.hopeless = hopeless && n > 0 && u->n_new == 0;
     pthread_cond_broadcast(&u->changed);
     pthread_mutex_unlock(&u->mutex);
+}
+
+/* *ending: somebody waits already, whom this look at things will tell. */
+static enum status list_all(struct uploader *u, struct spool_point **points, size_t *n, bool *ending,
+                            struct err *err)
+{
+    pthread_mutex_lock(&u->mutex);
+    u->n_new = 0;
+    *ending = u->ending;
+    pthread_mutex_unlock(&u->mutex);
+    return spool_list(u->dir, points, n, err);
 }
 
 /* All points once, oldest first; a failed one holds up those of its repository. *failed: some are left. */
@@ -125,37 +194,40 @@ static void pass(struct uploader *u, struct http *h, bool *failed)
     struct spool_point *points;
     size_t n = 0;
     struct err err = ERR_INIT;
-    *failed = false;
-    if (spool_list(u->dir, &points, &n, &err) != ST_OK) {
-        note(u, err.status, &err);
-        *failed = true;
+    bool ending, stage_failed[N_STAGES + 1] = {false}, hopeless = true;
+    enum status listed = list_all(u, &points, &n, &ending, &err);
+    *failed = listed != ST_OK;
+    if (*failed || u->trouble[0].n_failures > 0)
+        note(u, 0, listed, &err);
+    if (*failed)
         return;
-    }
-    set_waiting(u, (int)n);
-    bool stage_failed[4] = {false};
-    int n_left = (int)n;
+    count_waiting(u, false);
     for (size_t i = 0; i < n && !atomic_load(&u->cancel); i++) {
         struct err fault = ERR_INIT;
-        if (stage_failed[points[i].stage])
+        int stage = points[i].stage;
+        if (stage_failed[stage])
             continue;
         enum status st = send_point(u, h, &points[i], &fault);
         if (st == ST_STOPPED)
             break;
-        note(u, st, &fault);
-        stage_failed[points[i].stage] = st != ST_OK;
+        note(u, stage, st, &fault);
+        /* Somebody may have removed the repository. */
+        u->made[stage] = st == ST_OK;
+        stage_failed[stage] = st != ST_OK;
         *failed = *failed || st != ST_OK;
-        n_left -= st == ST_OK;
-        set_waiting(u, n_left);
+        hopeless = hopeless && (st == ST_OK || u->trouble[stage].refused);
+        count_waiting(u, false);
     }
+    count_waiting(u, ending && hopeless);
     free(points);
 }
 
-/* Until woken, closed, or the seconds are over (< 0: no end). */
+/* Until something came, or all is to be quick or closed, or the seconds are over (< 0: no end). */
 static void rest(struct uploader *u, double seconds)
 {
     double end = clock_s() + seconds;
     pthread_mutex_lock(&u->mutex);
-    while (!u->has_news && !atomic_load(&u->cancel) && (seconds < 0 || clock_s() < end)) {
+    while (u->n_new == 0 && !u->at_once && !atomic_load(&u->cancel) && (seconds < 0 || clock_s() < end)) {
         struct timespec at;
         clock_gettime(CLOCK_REALTIME, &at);
         at.tv_nsec += 200000000;
@@ -163,7 +235,7 @@ static void rest(struct uploader *u, double seconds)
         at.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&u->changed, &u->mutex, &at);
     }
-    u->has_news = false;
+    u->at_once = false;
     pthread_mutex_unlock(&u->mutex);
 }
 
@@ -185,16 +257,30 @@ static int take_lock(struct uploader *u)
     return fd;
 }
 
+/* After the n-th failing pass in a row: doubles up to 20 times the first one, up to 4 times at the end. */
+static double pause_after(struct uploader *u, int n_failed)
+{
+    double most = 20;
+    pthread_mutex_lock(&u->mutex);
+    if (u->ending)
+        most = 4;
+    pthread_mutex_unlock(&u->mutex);
+    double factor = n_failed < 6 ? 1 << (n_failed - 1) : 20;
+    return u->pause_s * (factor < most ? factor : most);
+}
+
 static void *run(void *user)
 {
     struct uploader *u = user;
+    /* Hashing and encrypting yield to the threads that train; those that this one starts inherit it. Linux
+     * knows such a value of each thread. Without it uploads only cost a little more. */
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
     int n_failed = 0, lock = take_lock(u);
     while (!atomic_load(&u->cancel)) {
         bool failed;
         pass(u, u->http, &failed);
         n_failed = failed ? n_failed + 1 : 0;
-        double pause_s = u->pause_s * (n_failed < 5 ? 1 << (n_failed > 0 ? n_failed - 1 : 0) : 20);
-        rest(u, failed ? pause_s : -1);
+        rest(u, failed ? pause_after(u, n_failed) : -1);
     }
     if (lock >= 0)
         close(lock);
@@ -242,9 +328,11 @@ enum status uploader_open(struct uploader **out, const struct uploader_config *c
 
 void uploader_wake(struct uploader *u)
 {
+    int n = spool__count(u->dir);
     pthread_mutex_lock(&u->mutex);
-    u->has_news = true;
-    u->state.n_waiting++; /* put right by the next pass */
+    u->n_new++;
+    u->state.n_waiting = n;
+    u->state.hopeless = false;
     pthread_cond_broadcast(&u->changed);
     pthread_mutex_unlock(&u->mutex);
 }
@@ -260,14 +348,19 @@ void uploader_wait(struct uploader *u, double seconds, bool (*stop)(void), int *
 {
     double end = clock_s() + seconds;
     struct uploader_state s;
+    pthread_mutex_lock(&u->mutex);
+    u->ending = u->at_once = true;
+    u->state.hopeless = false; /* of the past; the next pass knows better */
+    pthread_cond_broadcast(&u->changed);
+    pthread_mutex_unlock(&u->mutex);
     uploader_state(u, &s);
-    while (s.n_waiting > 0 && clock_s() < end && !(stop && stop())) {
+    while (s.n_waiting > 0 && clock_s() < end && !s.hopeless && !(stop && stop())) {
         log_progress(false, "upload  %d waiting, %.1f of %.1f MB of the first one, %.0f s left to wait",
                      s.n_waiting, (double)s.done_bytes / 1e6, (double)s.all_bytes / 1e6, end - clock_s());
         clock_sleep_s(0.1);
         uploader_state(u, &s);
     }
-    *n_left = s.n_waiting;
+    *n_left = spool__count(u->dir);
 }
 
 void uploader_close(struct uploader *u)

@@ -162,12 +162,11 @@ static void test_no_network(void **state)
 
 #define OK(body) "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" body
 
-/* All is on the Hub already: the point leaves the spool without a commit. A refusal comes first, and is
+/* All is on the Hub already: the point leaves the spool without a commit. A fault comes first, and is
  * overcome. */
 static void test_drains(void **state)
 {
     const char *replies[] = {
-        "HTTP/1.1 403 No\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 404 No\r\nConnection: close\r\n\r\n",
         OK("{\"url\": \"x\"}"),
         OK("{\"sha\": \"1111111111111111111111111111111111111111\"}"),
@@ -177,7 +176,7 @@ static void test_drains(void **state)
            "\"c6cb0ee3a6f6fc5d9fc8a8d7c1cb1b7a7e6b0a0c\"}]"),
         OK("{\"files\": [{\"path\": \"checkpoint-3/smgpt_state.json\", \"uploadMode\": \"regular\"}]}"),
         OK("{\"commitOid\": \"2222222222222222222222222222222222222222\"}")};
-    struct line_server *server = line_server_open(replies, 7);
+    struct line_server *server = line_server_open(replies, 6);
     struct uploader_state state_now;
     int n_left;
     assert_int_equal(put(1, 3), ST_OK);
@@ -189,8 +188,86 @@ static void test_drains(void **state)
     assert_string_equal(state_now.fault, "");
     uploader_close(u);
     assert_int_equal(list(NULL), 0);
-    assert_non_null(strstr(line_server_request(server, 6), "checkpoint-3/smgpt_state.json"));
-    assert_null(strstr(line_server_request(server, 6), "a.txt"));
+    assert_non_null(strstr(line_server_request(server, 5), "checkpoint-3/smgpt_state.json"));
+    assert_null(strstr(line_server_request(server, 5), "a.txt"));
+    line_server_close(server);
+}
+
+/* Stderr of what `body` does goes to a file, whose text is returned. */
+static char *told_by(void (*body)(void))
+{
+    const char *path = scratch_path(&s, "told");
+    fflush(stderr);
+    int kept = dup(STDERR_FILENO);
+    FILE *file = freopen(path, "w", stderr);
+    assert_non_null(file);
+    body();
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    return scratch_read(path);
+}
+
+static int count(const char *text, const char *word)
+{
+    int n = 0;
+    while ((text = strstr(text, word))) {
+        n++;
+        text += strlen(word);
+    }
+    return n;
+}
+
+/* Messages that differ in stage and time only. */
+static void fail_for_long(void)
+{
+    struct uploader_state state_now = {0};
+    struct uploader *u = start("http://127.0.0.1:1");
+    for (int i = 0; i < 400 && state_now.n_failures < 6; i++) {
+        int n_left;
+        uploader_wait(u, 0, NULL, &n_left); /* hurries it */
+        clock_sleep_s(0.05);
+        uploader_state(u, &state_now);
+    }
+    uploader_close(u);
+    assert_true(state_now.n_failures >= 6);
+    assert_int_equal(state_now.n_waiting, 2);
+    assert_false(state_now.hopeless);
+}
+
+static void test_faults_are_said_once(void **state)
+{
+    setenv("SMGPT_HUB_PAUSE_S", "0.001", 1);
+    for (int k = 1; k <= 2; k++) {
+        struct spool_point point = {.stage = k, .step = 20 + k};
+        snprintf(point.repo, sizeof point.repo, "alice/stage%d", k);
+        assert_int_equal(spool_put(spool, &point, checkpoint, NULL), ST_OK);
+    }
+    char *text = told_by(fail_for_long);
+    unsetenv("SMGPT_HUB_PAUSE_S");
+    assert_int_equal(count(text, "training goes on"), 1);
+    free(text);
+}
+
+/* The Hub says no: nobody waits for it to change its mind. */
+static void test_refusals_are_not_waited_for(void **state)
+{
+#define NO "HTTP/1.1 401 No\r\nConnection: close\r\n\r\n"
+    const char *replies[] = {NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO};
+    struct line_server *server = line_server_open(replies, sizeof replies / sizeof *replies);
+    struct uploader_state state_now;
+    int n_left;
+    assert_int_equal(put(1, 3), ST_OK);
+    struct uploader *u = start(line_server_url(server));
+    double begin = clock_s();
+    uploader_wait(u, 60, NULL, &n_left);
+    assert_true(clock_s() - begin < 20);
+    assert_int_equal(n_left, 1);
+    uploader_state(u, &state_now);
+    assert_true(state_now.hopeless);
+    assert_non_null(strstr(state_now.fault, "401"));
+    uploader_close(u);
+    assert_int_equal(list(NULL), 1);
     line_server_close(server);
 }
 
@@ -206,6 +283,8 @@ int main(void)
         TEST(test_leftovers_are_removed),
         TEST(test_no_network),
         TEST(test_drains),
+        TEST(test_faults_are_said_once),
+        TEST(test_refusals_are_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
