@@ -6,6 +6,8 @@
 #include "model/arch.h"
 #include "util/tensor.h"
 
+#define WEIGHT_NAME_BYTES 96
+
 struct layer_weights {
     const float *attn_norm, *mlp_norm;           /* [H]: input norm; norm before the MLP */
     const float *post_attn_norm, *post_mlp_norm; /* [H] Gemma's, else NULL */
@@ -46,5 +48,18 @@ enum status weights_bind(struct weights *w, const struct arch *a, enum dtype mat
                          const struct weights_memory *m, const struct ops *ops, struct device *dev,
                          struct err *err);
 void weights_release(struct weights *w, const struct ops *ops, struct device *dev);
+
+/* CRC-32 of a matrix or vector as it stands in the block, and of its packed form. */
+struct weight_digest {
+    uint32_t rows, packed;
+};
+int32_t weights_count(const struct arch *a); /* of matrices and vectors */
+/* Digests [weights_count] of the share `part` of `n_parts`, the others' are 0. Reads all bytes of host
+ * memory: when all processes have bound, and before the unused rows go. */
+enum status weights_digest(struct weight_digest *out, const struct arch *a, enum dtype matrix,
+                           const struct weights_memory *m, const struct ops *ops, struct device *dev,
+                           struct err *err);
+/* The checkpoint's name of the i-th. */
+enum status weights_name(char name[WEIGHT_NAME_BYTES], const struct arch *a, int32_t i, struct err *err);
 
 #endif

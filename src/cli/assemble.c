@@ -3,6 +3,7 @@
 #include "assemble.h"
 #include "checkpoint/safetensors.h"
 #include "train/adapter.h"
+#include "train/base_weights.h"
 #include "util/log.h"
 
 #include <stdlib.h>
@@ -96,6 +97,7 @@ static enum status read_weights(struct assembly *s, const char *dir, const struc
                                .part = c->local_rank,
                                .n_parts = c->local_size};
     TRY(comm_agree(c, weights_bind(&s->weights, &s->arch, s->matrix, &m, s->ops, s->dev, err), err));
+    TRY(base_weights_check(c, &s->arch, s->matrix, &m, s->ops, s->dev, err));
     TRY(c->ops->barrier(c, err));
     c->ops->shared_forget(c, &s->block, 0, s->weights.unused_bytes);
     return ST_OK;

@@ -2,6 +2,7 @@
  * filled from a model directory's tensors or bound to pointers. The list is the only place that knows names.
  */
 #include "model/weights.h"
+#include "util/crc32.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ enum slot_kind {
 };
 
 struct slot {
-    char name[96];
+    char name[WEIGHT_NAME_BYTES];
     enum slot_kind kind;
     int32_t layer;
     enum proj proj;
@@ -277,6 +278,46 @@ enum status weights_packed_bytes(size_t *n_bytes, const struct arch *a, enum dty
     size_t *place;
     enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
     *n_bytes = st == ST_OK ? place[l.n_slots] : 0;
+    free(place);
+    free(l.slots);
+    return st;
+}
+
+int32_t weights_count(const struct arch *a)
+{
+    const int32_t norms = 2 + 2 * a->sandwich + 2 * a->qk_norm;
+    return a->n_layers * (N_PROJ + norms) + 2 + !a->tied;
+}
+
+enum status weights_name(char name[WEIGHT_NAME_BYTES], const struct arch *a, int32_t i, struct err *err)
+{
+    struct layout l;
+    if (!layout_make(&l, a, DT_F32))
+        return err_memory(err, "the list of weights", 0);
+    enum status st =
+        i >= 0 && i < l.n_slots ? ST_OK : err_set(err, ST_DEFECT, "weight %d of %d", i, l.n_slots);
+    if (st == ST_OK)
+        memcpy(name, l.slots[i].name, WEIGHT_NAME_BYTES);
+    free(l.slots);
+    return st;
+}
+
+enum status weights_digest(struct weight_digest *out, const struct arch *a, enum dtype matrix,
+                           const struct weights_memory *m, const struct ops *ops, struct device *dev,
+                           struct err *err)
+{
+    struct layout l = {0};
+    size_t *place = NULL;
+    enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
+    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+        out[i] = (struct weight_digest){0};
+        if (i % m->n_parts != m->part)
+            continue;
+        out[i].rows =
+            crc32_add(0, (const char *)m->block + l.slots[i].offset, slot_bytes(&l.slots[i], matrix));
+        if (place[i + 1] > place[i])
+            out[i].packed = crc32_add(0, (const char *)m->packed + place[i], place[i + 1] - place[i]);
+    }
     free(place);
     free(l.slots);
     return st;
