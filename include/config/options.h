@@ -20,8 +20,8 @@
  * default, min, max, help)     double key BOOL(key, env, curve, default, help)               bool key
  *   CHOICE(key, env, curve, default, "a|b|!c", help)   char key[OPTION_TEXT_BYTES], one of the words; "!"
  * marks a word that is known and refused as not built yet SECONDS(key, env, curve, default, help) char
- * key[OPTION_TEXT_BYTES] like 10m, 11h40m, 90s; options_seconds reads it PLANNED(key, env, help) known,
- * refused by name as not built yet; no field
+ * key[OPTION_TEXT_BYTES] like 10m, 11h40m, 90s; options_seconds reads it BYTES(key, env, curve, default,
+ * help) the same, like 900M or 24G; options_bytes reads it
  */
 struct options {
 #define TEXT(key, env, curve, def, help)              char key[OPTION_TEXT_BYTES];
@@ -32,7 +32,7 @@ struct options {
 #define BOOL(key, env, curve, def, help)              bool key;
 #define CHOICE(key, env, curve, def, words, help)     char key[OPTION_TEXT_BYTES];
 #define SECONDS(key, env, curve, def, help)           char key[OPTION_TEXT_BYTES];
-#define PLANNED(key, env, help)
+#define BYTES(key, env, curve, def, help)             char key[OPTION_TEXT_BYTES];
 #include "config/options.def"
 };
 
@@ -43,9 +43,8 @@ void options_default(struct options *o);
 /* A JSON object of keys. Unknown keys name the nearest key; a key or value that looks like a token is refused
  * with the reason; types are checked (a number in quotes is no number). */
 enum status options_read_file(struct options *o, const char *path, struct err *err);
-/* A variable that is set to an empty text counts as not set. Variables of options that are not built yet
- * (HF_USER and the like, which people have set for other programs) are named in one warning and do nothing.
- * Of OMP_NUM_THREADS, a list by OpenMP's rules, the first number counts. */
+/* A variable that is set to an empty text counts as not set. Of OMP_NUM_THREADS, a list by OpenMP's rules,
+ * the first number counts. */
 enum status options_read_environment(struct options *o, struct err *err);
 /* "key=value" as given to --set. */
 enum status options_set(struct options *o, const char *assignment, struct err *err);
@@ -64,6 +63,8 @@ enum status options_help(struct buf *out, struct err *err);
 /* Reads 90, 90s, 10m, 11h40m (hours, minutes, seconds in this order, each at most once). Empty text: 0. key
  * is the name in the message. */
 enum status options_seconds(const char *text, const char *key, double *seconds, struct err *err);
+/* Reads 4096, 900K, 900M, 24G, 1T (powers of 1024; MiB for M and so on). Empty text: 0. */
+enum status options_bytes(const char *text, const char *key, int64_t *n_bytes, struct err *err);
 
 /* Which of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj (this order) lora_targets names; at least
  * one. */

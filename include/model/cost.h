@@ -33,8 +33,12 @@ void model_flops(struct model_flops *out, const struct arch *a, const struct par
  * (0: none yet). */
 int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens);
 /* Bytes of the workspace (activations, gradients of activations, a chunk of logits, rotary tables)
- * with room for n_tokens tokens and n_positions positions: the sizes that model_loss allocates.
+ * with room for n_tokens tokens and n_positions positions: the sizes that model_loss allocates. n_again:
+ * layers (the lowest ones) of which training keeps only the input and computes the rest again, 0 to L - 1.
  * Nothing is allocated for it. 0 when memory is short. */
-size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training);
+size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
+                             int32_t n_again);
+/* The smallest n_again with which training stays within the budget (model_set_budget); -1: none does. */
+int32_t model_layers_again(const struct model *m, int64_t n_tokens, int64_t n_positions);
 
 #endif

@@ -23,6 +23,11 @@ void model_close(struct model *m);
 /* Tokens of the longest sequence that will come, as far as it is known: room for so many is made at once. The
  * room grows when a longer one comes. */
 void model_expect(struct model *m, int64_t n_tokens);
+/* Bytes that the workspace (model/cost.h) may take; 0, as at the start: any. Training keeps what the way back
+ * needs of as many layers as fit; what it needs of the others is computed again when the way back comes to
+ * them, which costs time and changes no bit. model_loss says once how many that are, and fails (ST_ENV) where
+ * even all of them are too few. */
+void model_set_budget(struct model *m, size_t n_bytes);
 /* V: rows of the head with the new ones. */
 int64_t model_vocab(const struct model *m);
 /* The trainable values used from now on: device memory [params->n_values], borrowed. */

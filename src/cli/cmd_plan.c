@@ -15,6 +15,7 @@
 
 struct planner {
     int64_t n_ranks, n_local;
+    int64_t limit; /* bytes of a host */
     const char *json;
     size_t program;           /* resident before anything was opened */
     struct bench_rates rates; /* measured once */
@@ -37,10 +38,15 @@ static void print_memory(const struct memory_plan *m, const struct planner *p)
         "            sums over shards %.0f, moments %.0f; a copy while saving %.0f\n",
         mib(m->workspace), (long long)m->room_tokens, mib(t->values), mib(t->gradient), mib(t->sums),
         mib(t->moments), mib(t->save_copy));
+    const bool again = m->n_again > 0;
+    printf("            activations of all %d layers kept %.0f MiB, all computed again %.0f MiB; chosen: %s",
+           m->n_layers, mib(m->workspace_kept), mib(m->workspace_again), again ? "" : "kept\n");
+    if (again)
+        printf("%d layers computed again\n", m->n_again);
     printf("  peak      rank 0 %.0f MiB (reading %.0f, packing %.0f, training %.0f), another rank %.0f MiB, "
-           "a host of\n            %lld ranks %.0f MiB; this machine allows %.0f MiB\n",
+           "a host of\n            %lld ranks %.0f MiB; memory_limit is %.0f MiB%s\n",
            mib(m->peak_rank0), mib(m->reading), mib(m->packing), mib(m->training), mib(m->peak_other),
-           (long long)p->n_local, mib(m->host), mib((size_t)memory_limit_bytes()));
+           (long long)p->n_local, mib(m->host), mib((size_t)p->limit), m->fits ? "" : ", too little for it");
 }
 
 static json_t *bytes(size_t n)
@@ -53,16 +59,20 @@ static json_t *memory_json(const struct memory_plan *m)
 {
     const struct train_memory *t = &m->train;
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, s:o}",
+        "{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:i, s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o, "
+        "s:o, s:o, s:o, s:o, s:o}",
         "weights_bytes", bytes(m->weights), "weights_packed_bytes", bytes(m->weights_packed),
         "weights_unused_bytes", bytes(m->weights_unused), "weight_files_bytes", bytes(m->weight_files),
-        "room_tokens", (json_int_t)m->room_tokens, "workspace_bytes", bytes(m->workspace), "values_bytes",
-        bytes(t->values), "gradient_bytes", bytes(t->gradient), "sums_bytes", bytes(t->sums), "moments_bytes",
-        bytes(t->moments), "save_copy_bytes", bytes(t->save_copy), "program_bytes", bytes(m->program),
-        "rank0_extra_bytes", bytes(m->rank0_extra), "reading_bytes", bytes(m->reading), "packing_bytes",
-        bytes(m->packing), "training_bytes", bytes(m->training), "peak_rank0_bytes", bytes(m->peak_rank0),
-        "peak_other_bytes", bytes(m->peak_other), "host_bytes", bytes(m->host));
+        "room_tokens", (json_int_t)m->room_tokens, "workspace_bytes", bytes(m->workspace),
+        "workspace_kept_bytes", bytes(m->workspace_kept), "workspace_again_bytes", bytes(m->workspace_again),
+        "layers", (int)m->n_layers, "layers_again", (int)m->n_again, "fits", (int)m->fits, "needed_bytes",
+        bytes(m->needed), "values_bytes", bytes(t->values), "gradient_bytes", bytes(t->gradient),
+        "sums_bytes", bytes(t->sums), "moments_bytes", bytes(t->moments), "save_copy_bytes",
+        bytes(t->save_copy), "program_bytes", bytes(m->program), "rank0_extra_bytes", bytes(m->rank0_extra),
+        "reading_bytes", bytes(m->reading), "packing_bytes", bytes(m->packing), "training_bytes",
+        bytes(m->training), "peak_rank0_bytes", bytes(m->peak_rank0), "peak_other_bytes",
+        bytes(m->peak_other), "host_bytes", bytes(m->host));
 }
 
 static json_t *load_json(const struct train_load *l, const struct model_load *m, const struct assembly *s)
@@ -115,7 +125,7 @@ static enum status plan_stage(void *user, const struct stage_ready *stage, struc
     struct train_load load;
     struct memory_plan m;
     struct memory_question q = {
-        .n_ranks = (int)p->n_ranks, .n_local = (int)p->n_local, .program = p->program};
+        .n_ranks = (int)p->n_ranks, .n_local = (int)p->n_local, .program = p->program, .limit = p->limit};
     size_t now = (size_t)machine_rss_bytes();
     q.rank0_extra = now > p->program ? now - p->program : 0;
     if (p->rates.n == 0)
@@ -140,8 +150,8 @@ static enum status write_plan(const struct planner *p, const struct options *o, 
 {
     json_t *j = json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:O, s:O}", "format", 1, "version", SMGPT_VERSION,
                           "ranks", (json_int_t)p->n_ranks, "ranks_of_a_host", (json_int_t)p->n_local,
-                          "threads", (json_int_t)o->threads, "memory_limit_bytes",
-                          (json_int_t)memory_limit_bytes(), "memory", p->memory, "stages", p->stages);
+                          "threads", (json_int_t)o->threads, "memory_limit_bytes", (json_int_t)p->limit,
+                          "memory", p->memory, "stages", p->stages);
     enum status st = j ? json_write_file(p->json, j, false, err) : err_memory(err, "the plan", 0);
     json_decref(j);
     return st;
@@ -161,6 +171,7 @@ static enum status run(struct planner *p, struct options *o, const char *stage, 
     if (p->n_local > p->n_ranks)
         return err_set(err, ST_USAGE, "--ranks_of_a_host %lld of --ranks %lld", (long long)p->n_local,
                        (long long)p->n_ranks);
+    TRY(memory_plan_limit(&p->limit, o, err));
     argument_stages(stage, &request.first_stage, &request.last_stage);
     p->stages = json_array();
     if (!p->stages)

@@ -129,8 +129,9 @@ static const char verify_help[] =
 static const char plan_help[] =
     "usage: smgpt-dist plan [--stage all|1|2|3] [--ranks N] [--ranks_of_a_host N] [--json FILE]\n"
     "\n"
-    "Says what training would take, without training or reading the weights: bytes of weights, activations,\n"
-    "gradients and moments, a rank's and a host's; steps; tokens with and without shared prefixes; the "
+    "Says what training would take, without training or reading the weights: bytes of weights, activations\n"
+    "(kept, computed again, and as memory_limit has it), gradients and moments, a rank's and a host's; "
+    "steps; tokens with and without shared prefixes; the "
     "least\n"
     "time at the rate of products measured now. The packs are made if they are not there.\n"
     "  --stage            which stages (all)\n"

@@ -1,5 +1,6 @@
 #include "memory_plan.h"
-#include "machine.h"
+#include "model/cost.h"
+#include "util/clock.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -62,8 +63,46 @@ static enum status workspace(struct memory_plan *p, const struct assembly *s, co
 {
     p->room_tokens = model_capacity(s->model, 0, q->train_longest);
     p->room_tokens = model_capacity(s->model, p->room_tokens, q->eval_longest);
-    p->workspace = model_workspace_bytes(s->model, p->room_tokens, q->n_positions, true);
-    return p->workspace ? ST_OK : err_memory(err, "a plan", 0);
+    p->n_layers = s->arch.n_layers;
+    p->workspace_kept = model_workspace_bytes(s->model, p->room_tokens, q->n_positions, true, 0);
+    p->workspace_again =
+        model_workspace_bytes(s->model, p->room_tokens, q->n_positions, true, p->n_layers - 1);
+    return p->workspace_kept && p->workspace_again ? ST_OK : err_memory(err, "a plan", 0);
+}
+
+static size_t shared_bytes(const struct memory_plan *p)
+{
+    return p->weights - p->weights_unused + p->weights_packed;
+}
+
+/* Of each rank, beside its workspace and the program. */
+static size_t vector_bytes(const struct memory_plan *p)
+{
+    return p->train.values + p->train.moments + p->train.gradient + p->train.sums;
+}
+
+/* What the ranks of the first host take beside their workspaces. */
+static size_t beside_workspaces(const struct memory_plan *p, int n_local)
+{
+    return shared_bytes(p) + p->rank0_extra + p->train.save_copy +
+           (size_t)n_local * (p->program + vector_bytes(p));
+}
+
+size_t memory_plan_budget(const struct memory_plan *p, int64_t limit, int n_local)
+{
+    const size_t beside = beside_workspaces(p, n_local);
+    return (size_t)limit > beside + (size_t)n_local ? ((size_t)limit - beside) / (size_t)n_local : 1;
+}
+
+/* How many layers are computed again below the limit. */
+static void choose(struct memory_plan *p, struct model *m, const struct memory_question *q)
+{
+    model_set_budget(m, memory_plan_budget(p, q->limit, q->n_local));
+    p->n_again = model_layers_again(m, p->room_tokens, q->n_positions);
+    p->fits = p->n_again >= 0 && (size_t)q->limit >= p->needed;
+    if (p->n_again < 0)
+        p->n_again = p->n_layers - 1;
+    p->workspace = model_workspace_bytes(m, p->room_tokens, q->n_positions, true, p->n_again);
 }
 
 static size_t larger(size_t a, size_t b)
@@ -71,18 +110,19 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static void add_up(struct memory_plan *p, int n_local)
+static void add_up(struct memory_plan *p, struct model *m, const struct memory_question *q)
 {
-    size_t shared = p->weights - p->weights_unused + p->weights_packed;
-    size_t own = p->train.values + p->train.moments + p->train.gradient + p->train.sums + p->workspace;
-    size_t base = p->program + p->rank0_extra;
+    const size_t base = p->program + p->rank0_extra, n_local = (size_t)q->n_local;
+    const size_t others = (n_local - 1) * p->program, beside = beside_workspaces(p, q->n_local);
     p->reading = base + p->weights + p->weight_files;
     p->packing = base + p->weights + p->weights_packed;
-    p->training = base + shared + own + p->train.save_copy;
+    p->needed = larger(p->packing + others, beside + n_local * p->workspace_again);
+    choose(p, m, q);
+    const size_t own = shared_bytes(p) + vector_bytes(p) + p->workspace;
+    p->training = base + own + p->train.save_copy;
     p->peak_rank0 = larger(p->training, larger(p->reading, p->packing));
-    p->peak_other = larger(p->program + p->weights + p->weights_packed, p->program + shared + own);
-    size_t others = (size_t)(n_local - 1);
-    p->host = larger(p->reading, p->training + others * (p->program + own));
+    p->peak_other = p->program + larger(p->weights + p->weights_packed, own);
+    p->host = larger(larger(p->reading, p->packing) + others, beside + n_local * p->workspace);
 }
 
 enum status memory_plan_make(struct memory_plan *out, const struct stage_ready *stage,
@@ -93,6 +133,14 @@ enum status memory_plan_make(struct memory_plan *out, const struct stage_ready *
     TRY(train_memory(&out->train, &s->params, stage->options->virtual_shards, q->n_ranks, 0, err));
     TRY(weight_bytes(out, s, stage->model_dir, err));
     TRY(workspace(out, s, q, err));
-    add_up(out, q->n_local);
+    add_up(out, s->model, q);
+    return ST_OK;
+}
+
+enum status memory_plan_limit(int64_t *out, const struct options *o, struct err *err)
+{
+    TRY(options_bytes(o->memory_limit, "memory_limit", out, err));
+    if (*out == 0)
+        *out = memory_limit_bytes() / 16 * 15; /* the rest is the system's */
     return ST_OK;
 }

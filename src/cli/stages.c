@@ -4,6 +4,8 @@
 #include "assemble.h"
 #include "checkpoint/ckpt.h"
 #include "hub_points.h"
+#include "machine.h"
+#include "memory_share.h"
 #include "stage_files.h"
 #include "train/adapter.h"
 #include "train/train.h"
@@ -15,8 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SAMPLED_STEPS 24
-
 struct run {
     struct comm *comm;
     const struct stages_request *request;
@@ -24,6 +24,7 @@ struct run {
     struct stage_data data; /* rank 0 */
     struct assembly model;
     bool model_open;
+    size_t program, rank0_extra; /* resident memory: at the start; of data and tokenizer */
 };
 
 static const char *out_dir_of(const struct options *o, int stage)
@@ -161,6 +162,8 @@ static enum status open_model(struct run *r, const struct pack_info *pack, struc
     enum status st = ST_OK;
     enum status (*assemble)(struct assembly *, struct comm *, const struct options *, const char *,
                             struct err *) = r->request->shape_only ? assembly_open_shape : assembly_open;
+    const size_t now = (size_t)machine_rss_bytes();
+    r->rank0_extra = now > r->program ? now - r->program : 0;
     TRY(comm_agree(r->comm, assemble(&r->model, r->comm, r->o, r->data.model_dir, err), err));
     const struct arch *a = &r->model.arch;
     TRY(adapted_settings(r, &adapted, err));
@@ -289,24 +292,6 @@ static void hub_note(void *user, char *text, size_t n_bytes)
         hub_points_note(u->hub, text, n_bytes);
 }
 
-/* Room for the longest sequence of the steps to come, so that it need not grow amid them; as a sample of the
- * steps has it, since packing all of them would take longer than growing. */
-static enum status expect_sequences(struct run *r, const struct train_context *c,
-                                    const struct train_options *t, struct err *err)
-{
-    int64_t longest = 0;
-    struct train_load load;
-    enum status st = ST_OK;
-    if (r->comm->rank == 0) {
-        st = train_count(&load, c, t, &r->model.arch, 0, -1, SAMPLED_STEPS, err);
-        longest = t->share_prefix ? load.shared.longest : load.apart.longest;
-    }
-    TRY(comm_agree(r->comm, st, err));
-    TRY(r->comm->ops->bcast(r->comm, 0, &longest, sizeof longest, err));
-    model_expect(r->model.model, longest);
-    return ST_OK;
-}
-
 /* What both training and what comes in its place are given. */
 static enum status make_ready(struct run *r, int stage, struct train_context *c, struct train_options *t,
                               struct err *err)
@@ -319,7 +304,11 @@ static enum status make_ready(struct run *r, int stage, struct train_context *c,
     c->params = &r->model.params;
     c->values = r->model.values;
     memcpy(c->model_sha256, r->model.model_sha256, sizeof c->model_sha256);
-    return expect_sequences(r, c, t, err);
+    if (r->request->shape_only)
+        return ST_OK;
+    struct stage_ready ready = {
+        .model = &r->model, .context = c, .options = t, .model_dir = r->data.model_dir};
+    return memory_share(&ready, r->o, r->program, r->rank0_extra, err);
 }
 
 static enum status train_one(struct run *r, int stage, struct train_context *c, struct err *err)
@@ -385,6 +374,7 @@ enum status stages_run(struct comm *comm, const struct stages_request *request, 
     struct stages_request own = *request;
     struct run r = {.comm = comm, .request = &own, .o = request->options};
     enum status st = ST_OK;
+    r.program = (size_t)machine_rss_bytes();
     if (comm->rank == 0)
         st = stage_data_open(&r.data, r.o, &own.first_stage, &own.last_stage, err);
     st = comm_agree(comm, st, err);

@@ -13,14 +13,14 @@ enum option_kind {
     KIND_BOOL,
     KIND_CHOICE,
     KIND_SECONDS,
-    KIND_PLANNED
+    KIND_BYTES
 };
 
 struct option_row {
     const char *key, *env; /* env "" if there is no variable */
     enum option_kind kind;
     bool curve;
-    size_t offset;        /* of the field in struct options; 0 for KIND_PLANNED */
+    size_t offset;        /* of the field in struct options */
     const char *text_def; /* text kinds */
     const char *words;    /* KIND_CHOICE */
     int64_t int_def, int_min, int_max;

@@ -2,7 +2,6 @@
 #include "config/options.h"
 #include "config_internal.h"
 #include "util/json.h"
-#include "util/log.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +13,6 @@ void options_default(struct options *o)
     for (size_t i = 0; i < config__n_rows; i++) {
         const struct option_row *row = &config__rows[i];
         switch (row->kind) {
-        case KIND_PLANNED:
-            break;
         case KIND_INTEGER:
             *(int64_t *)config__field(o, row) = row->int_def;
             break;
@@ -106,20 +103,11 @@ static enum status read_variable(struct options *o, const struct option_row *row
 
 enum status options_read_environment(struct options *o, struct err *err)
 {
-    struct buf unused = BUF_INIT;
-    enum status st = ST_OK;
-    for (size_t i = 0; i < config__n_rows && st == ST_OK; i++) {
+    for (size_t i = 0; i < config__n_rows; i++) {
         const struct option_row *row = &config__rows[i];
         const char *value = row->env[0] ? getenv(row->env) : NULL;
-        if (!value || !*value)
-            continue;
-        if (row->kind == KIND_PLANNED)
-            st = buf_printf(&unused, err, "%s%s", unused.n_bytes ? ", " : "", row->env);
-        else
-            st = read_variable(o, row, value, err);
+        if (value && *value)
+            TRY(read_variable(o, row, value, err));
     }
-    if (st == ST_OK && unused.n_bytes)
-        log_warn("set in the environment but without effect, for it is not built yet: %s", unused.data);
-    buf_release(&unused);
-    return st;
+    return ST_OK;
 }

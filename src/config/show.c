@@ -22,7 +22,7 @@ static json_t *to_json(const struct options *o, bool curve_only)
     json_t *out = json_object();
     for (size_t i = 0; i < config__n_rows; i++) {
         const struct option_row *row = &config__rows[i];
-        if (row->kind != KIND_PLANNED && (row->curve || !curve_only))
+        if (row->curve || !curve_only)
             json_object_set_new(out, row->key, value_json(o, row));
     }
     return out;
@@ -50,8 +50,6 @@ static enum status help_range(const struct option_row *row, struct buf *out, str
         return buf_printf(out, err, "%g (%g to %.10g)", row->real_def, row->real_min, row->real_max);
     case KIND_BOOL:
         return buf_puts(out, row->bool_def ? "true" : "false", err);
-    case KIND_PLANNED:
-        return buf_puts(out, "not built yet", err);
     default:
         return buf_puts(out, row->text_def[0] ? row->text_def : "-", err);
     }

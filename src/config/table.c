@@ -15,13 +15,13 @@ const struct option_row config__rows[] = {
 #define PLACE(k, e, c, d, h)     {ROW(k, e, c, KIND_PLACE), .text_def = d, .help = h},
 #define LIST(k, e, c, d, h)      {ROW(k, e, c, KIND_LIST), .text_def = d, .help = h},
 #define SECONDS(k, e, c, d, h)   {ROW(k, e, c, KIND_SECONDS), .text_def = d, .help = h},
+#define BYTES(k, e, c, d, h)     {ROW(k, e, c, KIND_BYTES), .text_def = d, .help = h},
 #define BOOL(k, e, c, d, h)      {ROW(k, e, c, KIND_BOOL), .bool_def = d, .help = h},
 #define CHOICE(k, e, c, d, w, h) {ROW(k, e, c, KIND_CHOICE), .text_def = d, .words = w, .help = h},
 #define INTEGER(k, e, c, d, lo, hi, h)                                                                       \
     {ROW(k, e, c, KIND_INTEGER), .int_def = d, .int_min = lo, .int_max = hi, .help = h},
 #define REAL(k, e, c, d, lo, hi, h)                                                                          \
     {ROW(k, e, c, KIND_REAL), .real_def = d, .real_min = lo, .real_max = hi, .help = h},
-#define PLANNED(k, e, h) {.key = #k, .env = e, .kind = KIND_PLANNED, .help = h},
 #include "config/options.def"
 };
 

@@ -119,10 +119,15 @@ static bool parse_bool(const char *text, bool *out)
     return *out || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
 }
 
-static enum status put_planned(const struct option_row *row, const char *name, struct err *err)
+static enum status put_bytes(struct options *o, const struct option_row *row, const char *name,
+                             const char *text, struct err *err)
 {
-    err_set(err, ST_USAGE, "%s: %s is not built yet", name, row->key);
-    return err_hint(err, "leave it out");
+    int64_t n_bytes;
+    if (options_bytes(text, row->key, &n_bytes, err) != ST_OK)
+        return err_where(err, "%s", name);
+    if (*text && n_bytes == 0)
+        return err_set(err, ST_USAGE, "%s: %s must be more than 0 bytes", name, row->key);
+    return put_string(o, row, name, text, err);
 }
 
 static enum status put_by_text(struct options *o, const struct option_row *row, const char *name,
@@ -132,8 +137,6 @@ static enum status put_by_text(struct options *o, const struct option_row *row, 
     double r;
     bool b;
     switch (row->kind) {
-    case KIND_PLANNED:
-        return put_planned(row, name, err);
     case KIND_INTEGER:
         if (!parse_integer(text, &i))
             return err_set(err, ST_USAGE, "%s: %s '%.60s' is not a whole number", name, row->key, text);
@@ -151,6 +154,8 @@ static enum status put_by_text(struct options *o, const struct option_row *row, 
         return put_choice(o, row, name, text, err);
     case KIND_SECONDS:
         return put_seconds(o, row, name, text, err);
+    case KIND_BYTES:
+        return put_bytes(o, row, name, text, err);
     default:
         return put_string(o, row, name, text, err);
     }
@@ -212,12 +217,10 @@ static enum status put_list_json(struct options *o, const struct option_row *row
 enum status config__put_json(struct options *o, const struct option_row *row, const char *name,
                              const json_t *value, struct err *err)
 {
-    char seconds[32];
+    char number[32];
     if (json_is_string(value) && config__holds_token(json_string_value(value)))
         return config__refuse_token(name, row->key, err);
     switch (row->kind) {
-    case KIND_PLANNED:
-        return put_planned(row, name, err);
     case KIND_INTEGER:
         if (!json_is_integer(value))
             return wrong_type(row, name, "a whole number", value, err);
@@ -237,9 +240,10 @@ enum status config__put_json(struct options *o, const struct option_row *row, co
             return put_list_json(o, row, name, value, err);
         break;
     case KIND_SECONDS:
+    case KIND_BYTES:
         if (json_is_integer(value)) {
-            snprintf(seconds, sizeof seconds, "%lld", (long long)json_integer_value(value));
-            return config__put_text(o, row, name, seconds, err);
+            snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+            return config__put_text(o, row, name, number, err);
         }
         break;
     default:

@@ -118,6 +118,8 @@ void model__backward(struct model *m, int64_t n_tokens, const struct attention_s
         struct rows rows = {n_tokens, m->dx, s->norm1, m->positions, false};
         if (i == a->n_layers - 1)
             rows = (struct rows){n_wanted, m->head_dx, m->rows_norm, m->row_positions, true};
+        if (i < m->n_again)
+            model__layer_again(m, i, n_tokens, shape);
         mlp_back(m, i, s, &rows, grad);
         attention_back(m, i, s, &rows, n_tokens, shape, grad);
     }

@@ -110,6 +110,12 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 
+void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens, const struct attention_shape *shape)
+{
+    /* Its output is the input of the layer above, written there once more with the same bits. */
+    layer_forward(m, layer, m->layers[layer + 1].x_in, n_tokens, ALL_TOKENS, shape, NULL);
+}
+
 void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
                     const struct kv_hook *hook, int64_t n_wanted)
 {

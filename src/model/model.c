@@ -48,11 +48,7 @@ void model_close(struct model *m)
     if (m->rope_local != m->rope_global)
         m->ops->release(m->dev, m->rope_local);
     m->ops->release(m->dev, m->rope_global);
-    m->ops->release(m->dev, m->block);
-    free(m->host_ints);
-    free(m->host_rows);
-    free(m->host_row_positions);
-    free(m->host_loss);
+    model__release_block(m);
     free(m->layers);
     free(m);
 }

@@ -31,12 +31,16 @@ struct model {
     const float *values;
     int64_t v_rows;   /* V */
     int64_t expected; /* tokens, see model_expect */
+    size_t budget;    /* bytes, see model_set_budget */
 
     /* Workspace: one block each for inference (one layer's) and training (all layers'). */
     bool training;    /* the block holds all layers */
     int64_t capacity; /* tokens */
     void *block;
-    struct layer_acts *layers; /* [L]; all the same when not training */
+    /* [L]; all the same when not training. Training: layers 0 to n_again share one set but for x_in. Layer
+     * n_again leaves its own there; the lower ones run again, from their x_in, on the way back. */
+    struct layer_acts *layers;
+    int32_t n_again;
     float *x_out;              /* [T, H] after the last layer; rows of the wanted tokens only */
     float *rows_x, *rows_norm; /* [T, H] the last layer's x_in and norm1 at the wanted tokens */
     float *tmp;                /* [T, max(H, Q D, I)] */
@@ -62,6 +66,8 @@ struct model {
 enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
                            struct err *err);
 
+void model__release_block(struct model *m);
+
 /* Checks ids, uploads ids and positions. */
 enum status model__upload(struct model *m, const struct packed *seq, struct err *err);
 
@@ -82,6 +88,9 @@ void model__want(struct model *m, const struct packed *seq, int64_t n_wanted);
 /* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. */
 void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
                     const struct kv_hook *hook, int64_t n_wanted);
+/* Fills layer_acts of a layer below m->n_again, for its way back; the layer above must be done with. */
+void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens,
+                        const struct attention_shape *shape);
 /* From m->head_dx = d loss / d x_out [n_wanted, H] (used up) to the gradient of every parameter below the
  * head. */
 void model__backward(struct model *m, int64_t n_tokens, const struct attention_shape *shape, int64_t n_wanted,

@@ -1,7 +1,9 @@
 /* Memory of the walks: sizes are summed first, one block is taken, then pointers are laid in. Training keeps
- * every layer's activations; inference lets all layers use the first one's. */
+ * every layer's activations, or as many layers' as the budget allows; inference lets all layers use the first
+ * one's. */
 #include "model/cost.h"
 #include "model_internal.h"
+#include "util/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -102,11 +104,15 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->du = floats(c, t * max64(m->p->lora.r, 1));
 }
 
-static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training)
+static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training, int32_t n_again)
 {
     if (training) {
-        for (int32_t i = 0; i < m->a->n_layers; i++)
+        for (int32_t i = n_again; i < m->a->n_layers; i++)
             lay_layer(c, m, &m->layers[i], i, t);
+        for (int32_t i = 0; i < n_again; i++) {
+            m->layers[i] = m->layers[n_again];
+            m->layers[i].x_in = floats(c, t * m->a->hidden);
+        }
     } else {
         /* All layers use one set: every projection has a slot in u if any layer adapts it (targets are the
          * same in all layers), and the residual stream is updated in place. */
@@ -176,6 +182,61 @@ int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens)
     return n_tokens <= before ? before : max64(n_tokens, before + before / 4);
 }
 
+static size_t mib(size_t n_bytes)
+{
+    return (n_bytes + (1 << 20) - 1) >> 20;
+}
+
+/* Room for how many tokens, and how many layers are computed again: with *t tokens, or where that is more
+ * than the budget has with the n_tokens that are needed. */
+static enum status within_budget(struct model *m, int64_t *t, int64_t n_tokens, int64_t n_positions,
+                                 int32_t *n_again, struct err *err)
+{
+    *n_again = model_layers_again(m, *t, n_positions);
+    if (*n_again < 0) {
+        *t = n_tokens;
+        *n_again = model_layers_again(m, *t, n_positions);
+    }
+    const int32_t most = m->a->n_layers - 1;
+    if (*n_again < 0) {
+        err_set(err, ST_ENV,
+                "a sequence of %lld tokens takes %zu MiB even when every layer is computed again, "
+                "memory_limit leaves %zu MiB for it",
+                (long long)n_tokens, mib(model_workspace_bytes(m, n_tokens, n_positions, true, most)),
+                m->budget >> 20);
+        return err_hint(err, "raise memory_limit, or take fewer ranks a host or a smaller max_seq_len");
+    }
+    if (*n_again > m->n_again)
+        log_info(
+            "memory  %d of %d layers are computed again on the way back: room for %lld tokens takes %zu MiB "
+            "then, %zu MiB if all are kept",
+            *n_again, m->a->n_layers, (long long)*t,
+            mib(model_workspace_bytes(m, *t, n_positions, true, *n_again)),
+            mib(model_workspace_bytes(m, *t, n_positions, true, 0)));
+    return ST_OK;
+}
+
+void model__release_block(struct model *m)
+{
+    m->ops->release(m->dev, m->block);
+    free(m->host_ints);
+    free(m->host_rows);
+    free(m->host_row_positions);
+    free(m->host_loss);
+    m->block = NULL;
+    m->host_ints = m->host_rows = m->host_row_positions = NULL;
+    m->host_loss = NULL;
+    m->capacity = 0;
+    m->training = false;
+}
+
+void model_set_budget(struct model *m, size_t n_bytes)
+{
+    m->budget = n_bytes;
+    model__release_block(m); /* the next sequence makes room anew */
+    m->n_again = 0;
+}
+
 enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
                            struct err *err)
 {
@@ -183,15 +244,13 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     if (n_tokens <= m->capacity && (m->training || !training))
         return ST_OK;
     int64_t t = model_capacity(m, m->capacity, n_tokens);
+    int32_t n_again = 0;
     training = training || m->training;
+    if (training)
+        TRY(within_budget(m, &t, n_tokens, n_positions, &n_again, err));
     struct layer_cursor count = {0};
-    lay_all(&count, m, t, training);
-    m->ops->release(m->dev, m->block);
-    free(m->host_ints);
-    free(m->host_rows);
-    free(m->host_row_positions);
-    free(m->host_loss);
-    m->capacity = 0;
+    lay_all(&count, m, t, training, n_again);
+    model__release_block(m);
     m->block = m->ops->alloc(m->dev, count.at);
     m->host_ints = malloc((size_t)t * sizeof *m->host_ints);
     m->host_rows = malloc((size_t)t * sizeof *m->host_rows);
@@ -200,13 +259,15 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     if (!m->block || !m->host_ints || !m->host_rows || !m->host_row_positions || !m->host_loss)
         return err_memory(err, "activations", count.at);
     struct layer_cursor place = {.base = m->block};
-    lay_all(&place, m, t, training);
+    lay_all(&place, m, t, training, n_again);
     m->capacity = t;
+    m->n_again = n_again;
     m->training = training;
     return ST_OK;
 }
 
-size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training)
+size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
+                             int32_t n_again)
 {
     /* Laying out with no base only counts, but it does set pointers: those of a copy. */
     struct model probe = *m;
@@ -214,8 +275,16 @@ size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_
     probe.layers = calloc((size_t)m->a->n_layers, sizeof *probe.layers);
     if (!probe.layers)
         return 0;
-    lay_all(&count, &probe, n_tokens, training);
+    lay_all(&count, &probe, n_tokens, training, n_again);
     free(probe.layers);
     size_t rope = (size_t)(rope_positions(n_positions) * m->a->head_dim) * sizeof(float);
     return count.at + rope * (two_ropes(m->a) ? 2 : 1);
+}
+
+int32_t model_layers_again(const struct model *m, int64_t n_tokens, int64_t n_positions)
+{
+    for (int32_t n = 0; n < m->a->n_layers; n++)
+        if (m->budget == 0 || model_workspace_bytes(m, n_tokens, n_positions, true, n) <= m->budget)
+            return n;
+    return -1;
 }

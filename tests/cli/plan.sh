@@ -38,6 +38,18 @@ apart=$(sed -n '/"apart"/,/}/s/.*"computed_tokens_a_step": \([0-9.]*\).*/\1/p' p
 awk -v s="$shared" -v a="$apart" -v t="$(number p.json tokens_a_step)" 'BEGIN { exit !(s < a && a == t) }' ||
     fail "shared $shared, apart $apart"
 
+# a limit: between what it takes to keep all activations and to compute all again, and below that
+limit=$(awk -v kept="$(number p.json workspace_kept_bytes)" -v again="$(number p.json workspace_again_bytes)" \
+    -v host="$(number p.json host_bytes)" 'BEGIN { printf "%d", host - (kept - again) / 2 }')
+run 0 plan "$@" --set "memory_limit=$limit" --json limited.json
+prints 'layers computed again'
+awk -v limit="$limit" -v host="$(number limited.json host_bytes)" -v again="$(number limited.json layers_again)" \
+    -v n="$(number limited.json layers)" 'BEGIN { exit !(host <= limit && again > 0 && again < n) }' ||
+    fail "$(number limited.json layers_again) layers computed again below $limit bytes: $(number limited.json host_bytes)"
+[ "$(number p.json layers_again)" = 0 ] || fail "layers are computed again without need"
+run 0 plan "$@" --set memory_limit=1M
+prints 'too little for it'
+
 # the steps of a run
 run 0 plan --stage 1 --set "$data" --json p1.json
 run 0 train --stage 1 --set "$data"

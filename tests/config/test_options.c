@@ -66,6 +66,7 @@ static void test_defaults(void **state)
     assert_true(o.gen_no_repeat_ngram == 6 && o.gen_end_logit_slope == 0.25 && o.gen_max_new_tokens == 256);
     assert_string_equal(o.comm_timeout, "60s");
     assert_string_equal(o.deadline, "");
+    assert_string_equal(o.memory_limit, "");
 }
 
 static void test_order_of_sources(void **state)
@@ -135,19 +136,6 @@ static void test_bad_environment(void **state)
     assert_says(&err, "'12x' is not a whole number");
 }
 
-/* People have HF_USER set for other programs: no reason to stop. */
-static void test_planned_environment(void **state)
-{
-    struct options o;
-    struct err err = ERR_INIT;
-    options_default(&o);
-    setenv("HF_USER", "somebody", 1);
-    setenv("HUB_REPO_S2", "a/b", 1);
-    assert_int_equal(options_read_environment(&o, &err), ST_OK);
-    unsetenv("HF_USER");
-    unsetenv("HUB_REPO_S2");
-}
-
 static void test_bad_assignments(void **state)
 {
     static const struct {
@@ -189,7 +177,8 @@ static void test_bad_assignments(void **state)
         {"lora_dropout=0.1", "lora_dropout 0.1 is not built yet"},
         {"save_dtype=float16", "save_dtype"},
 
-        {"memory_limit=1G", "memory_limit is not built yet"},
+        {"memory_limit=much", "not a number of bytes"},
+        {"memory_limit=0", "more than 0"},
         {"deadline=soon", "not a length of time"},
         {"comm_timeout=0", "longer than 0"},
         {"comm_timeout=10x", "not a length of time"},
@@ -270,7 +259,9 @@ static void test_bad_files(void **state)
         {"{\"batch_train\": 0}", "out of range"},
         {"{\"lora_dropout\": 0.5}", "not built yet"},
         {"{\"load_in_4bit\": true}", "not built yet"},
-        {"{\"memory_limit\": \"10m\"}", "memory_limit is not built yet"},
+        {"{\"memory_limit\": \"10m\"}", "memory_limit '10m' is not a number of bytes"},
+        {"{\"memory_limit\": -1}", "not a number of bytes"},
+        {"{\"memory_limit\": 0.5}", "must be a text"},
         {"{\"hf_token\": \"x\"}", "never an option"},
         {"{\"comm_timeout\": -4}", "not a length of time"},
         {"{\"comm_timeout\": 4.5}", "must be a text"},
@@ -426,6 +417,42 @@ static void test_seconds(void **state)
     }
 }
 
+static void test_bytes(void **state)
+{
+    static const struct {
+        const char *text;
+        int64_t n_bytes;
+    } good[] = {{"", 0},
+                {"0", 0},
+                {"4096", 4096},
+                {"1K", 1024},
+                {"900M", (int64_t)900 << 20},
+                {"24G", (int64_t)24 << 30},
+                {"24GiB", (int64_t)24 << 30},
+                {"2T", (int64_t)2 << 40}};
+    static const char *const bad[] = {
+        "G",   "1.5G", "-1G",  " 1G",      "1G ", "1g",  "1GB",   "1G512",
+        "1iB", "5 M",  "0x10", "9000000T", "1KM", "1Gi", "1GiBx", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        int64_t n = -1;
+        assert_int_equal(options_bytes(good[i].text, "k", &n, &(struct err)ERR_INIT), ST_OK);
+        assert_int_equal(n, good[i].n_bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err err = ERR_INIT;
+        int64_t n = -1;
+        if (options_bytes(bad[i], "memory_limit", &n, &err) != ST_USAGE)
+            fail_msg("'%s' was read as %lld", bad[i], (long long)n);
+        assert_says(&err, "memory_limit");
+        assert_int_equal(n, -1);
+    }
+    struct options o;
+    struct err err = ERR_INIT;
+    options_default(&o);
+    assert_int_equal(read_config(&o, "{\"memory_limit\": 1073741824}", &err), ST_OK);
+    assert_string_equal(o.memory_limit, "1073741824");
+}
+
 /* What is saved reads back to the same options, to the last bit. */
 static void test_saved_file(void **state)
 {
@@ -489,6 +516,7 @@ static void test_curve(void **state)
                                           "threads=3",
                                           "cpu_path=reference",
                                           "comm_timeout=5s",
+                                          "memory_limit=3G",
                                           "logging_steps=7",
                                           "eval_steps=7",
                                           "save_steps=7",
@@ -532,7 +560,7 @@ static void test_help(void **state)
     }
     assert_non_null(strstr(b.data, "DATA_JSON_PATH"));
     assert_non_null(strstr(b.data, "auto, float32, bfloat16; not built yet: float16"));
-    assert_non_null(strstr(b.data, "memory_limit = not built yet"));
+    assert_non_null(strstr(b.data, "memory_limit = -"));
     json_decref(all);
     buf_release(&b);
 }
@@ -570,7 +598,6 @@ int main(void)
         cmocka_unit_test(test_order_of_sources),
         cmocka_unit_test(test_environment_names),
         cmocka_unit_test(test_bad_environment),
-        cmocka_unit_test(test_planned_environment),
         cmocka_unit_test(test_bad_assignments),
         cmocka_unit_test(test_tokens_are_never_repeated),
         cmocka_unit_test(test_bad_files),
@@ -578,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_seconds),
+        cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_saved_file),
         cmocka_unit_test(test_curve),
         cmocka_unit_test(test_help),

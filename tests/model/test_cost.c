@@ -133,11 +133,25 @@ static void test_workspace(void **state)
     assert_non_null(grad);
     size_t before = n_live;
     assert_int_equal(model_loss(m, seq, 0.1F, NULL, &loss, NULL, &err), ST_OK);
-    assert_int_equal(n_live - before, model_workspace_bytes(m, seq->n_tokens, 1, false));
+    assert_int_equal(n_live - before, model_workspace_bytes(m, seq->n_tokens, 1, false, 0));
     assert_int_equal(model_loss(m, seq, 0.1F, grad, &loss, NULL, &err), ST_OK);
-    assert_int_equal(n_live - before, model_workspace_bytes(m, seq->n_tokens, 1, true));
-    assert_true(model_workspace_bytes(m, seq->n_tokens, 1, true) >
-                model_workspace_bytes(m, seq->n_tokens, 1, false));
+    assert_int_equal(n_live - before, model_workspace_bytes(m, seq->n_tokens, 1, true, 0));
+    assert_true(model_workspace_bytes(m, seq->n_tokens, 1, true, 0) >
+                model_workspace_bytes(m, seq->n_tokens, 1, false, 0));
+    /* Within a budget: what is computed again is not kept, and what is allocated is what was said. */
+    for (int32_t again = 0; again < L; again++) {
+        size_t n_bytes = model_workspace_bytes(m, seq->n_tokens, 1, true, again);
+        assert_true(again == 0 || n_bytes < model_workspace_bytes(m, seq->n_tokens, 1, true, again - 1));
+        model_set_budget(m, n_bytes);
+        assert_int_equal(model_layers_again(m, seq->n_tokens, 1), again);
+        assert_int_equal(model_loss(m, seq, 0.1F, grad, &loss, NULL, &err), ST_OK);
+        assert_int_equal(n_live - before, n_bytes);
+        model_set_budget(m, n_bytes - 1);
+        assert_int_equal(model_layers_again(m, seq->n_tokens, 1), again < L - 1 ? again + 1 : -1);
+    }
+    struct err refused = ERR_INIT;
+    assert_int_equal(model_loss(m, seq, 0.1F, grad, &loss, NULL, &refused), ST_ENV);
+    assert_non_null(strstr(refused.what, "memory_limit"));
     /* Asking changes nothing. */
     double again = 0;
     assert_int_equal(model_loss(m, seq, 0, NULL, &again, NULL, &err), ST_OK);

@@ -46,13 +46,20 @@ static void add_layer(struct tensor_list *l, const struct arch *a, int i, uint64
 void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, int64_t new_first,
                int64_t n_new, bool untied, int r, uint64_t seed)
 {
+    tiny_open_compute(t, COMPUTE_F32, ops_name, config_json, new_first, n_new, untied, r, seed);
+}
+
+void tiny_open_compute(struct tiny *t, enum compute compute, const char *ops_name, const char *config_json,
+                       int64_t new_first, int64_t n_new, bool untied, int r, uint64_t seed)
+{
+    const enum dtype matrix = compute == COMPUTE_BF16 ? DT_BF16 : DT_F32;
     struct err err = ERR_INIT;
     memset(t, 0, sizeof *t);
     if (arch_parse(&t->arch, config_json, strlen(config_json), "config.json", &err))
         fail_msg("%s", err.what);
     t->ops = ops_by_name(ops_name);
     assert_non_null(t->ops);
-    struct device_options d = {.n_threads = 1, .cpu_path = "auto", .compute = COMPUTE_F32};
+    struct device_options d = {.n_threads = 1, .cpu_path = "auto", .compute = compute};
     assert_int_equal(t->ops->open(&t->dev, &d, &err), ST_OK);
     struct tensor_list l = TENSOR_LIST_INIT;
     add(&l, "model.embed_tokens.weight", t->arch.n_embed_rows, t->arch.hidden, 0, 0.6f, seed);
@@ -61,17 +68,17 @@ void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, in
     add(&l, "model.norm.weight", t->arch.hidden, 0, 1 - t->arch.norm_offset, 0.2f, seed);
     for (int i = 0; i < t->arch.n_layers; i++)
         add_layer(&l, &t->arch, i, seed);
-    t->block = aligned_alloc(64, weights_block_bytes(&t->arch, DT_F32));
-    if (weights_fill(t->block, &t->arch, DT_F32, &l, &err))
+    t->block = aligned_alloc(64, weights_block_bytes(&t->arch, matrix));
+    if (weights_fill(t->block, &t->arch, matrix, &l, &err))
         fail_msg("%s", err.what);
     for (int i = 0; i < l.n_items; i++)
         free((void *)l.items[i].data);
     tensor_list_release(&l);
     size_t packed_bytes;
-    assert_int_equal(weights_packed_bytes(&packed_bytes, &t->arch, DT_F32, t->ops, t->dev, &err), ST_OK);
+    assert_int_equal(weights_packed_bytes(&packed_bytes, &t->arch, matrix, t->ops, t->dev, &err), ST_OK);
     t->packed = aligned_alloc(64, packed_bytes);
     struct weights_memory memory = {.block = t->block, .packed = t->packed, .n_parts = 1};
-    assert_int_equal(weights_bind(&t->weights, &t->arch, DT_F32, &memory, t->ops, t->dev, &err), ST_OK);
+    assert_int_equal(weights_bind(&t->weights, &t->arch, matrix, &memory, t->ops, t->dev, &err), ST_OK);
     struct lora_config lora = {.r = r, .alpha = 2 * r};
     for (int p = 0; p < N_PROJ; p++)
         lora.target[p] = r > 0;

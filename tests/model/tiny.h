@@ -18,6 +18,9 @@ struct tiny {
 /* Random weights of a moderate size, non-trivial norms, A and B both random. Fails the test on error. */
 void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, int64_t new_first,
                int64_t n_new, bool untied, int r, uint64_t seed);
+/* The same with the frozen matrices and the products in bfloat16, or not. */
+void tiny_open_compute(struct tiny *t, enum compute compute, const char *ops_name, const char *config_json,
+                       int64_t new_first, int64_t n_new, bool untied, int r, uint64_t seed);
 void tiny_close(struct tiny *t);
 
 /* Rows of random tokens: a shared prefix with two children, and rows of their own; labels on suffixes. */
