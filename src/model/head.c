@@ -78,15 +78,22 @@ static void collect_loss(struct model *m, const struct packed *seq, int64_t n, d
         token_loss[t] = seq->targets[t] >= 0 ? m->host_loss[at++] : 0;
 }
 
+/* Rows of each chunk but the last one: n rows in as few chunks as there can be, of about equal size. */
+static int64_t even_chunk(const struct model *m, int64_t n)
+{
+    const int64_t parts = (n + m->chunk - 1) / m->chunk;
+    return ((n + parts - 1) / parts + 15) / 16 * 16;
+}
+
 void model__head_loss(struct model *m, const struct packed *seq, int64_t n, float grad_scale, float *grad,
                       double *loss_sum, float *token_loss)
 {
     const struct arch *a = m->a;
-    int64_t h = a->hidden;
+    const int64_t h = a->hidden, chunk = even_chunk(m, n);
     m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, n, h, a->rms_eps,
                      a->norm_offset);
-    for (int64_t at = 0; at < n; at += m->chunk) {
-        int64_t k = n - at < m->chunk ? n - at : m->chunk;
+    for (int64_t at = 0; at < n; at += chunk) {
+        int64_t k = n - at < chunk ? n - at : chunk;
         model__head_logits(m, m->head_norm + at * h, k);
         m->ops->cross_entropy(m->dev, m->logits, m->v_rows, m->targets + at, m->loss + at, k, m->v_rows,
                               grad ? grad_scale : 0);

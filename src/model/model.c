@@ -4,8 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes that one chunk of logits may take; a chunk is never under 16 rows, so that products stay products. */
-#define LOGITS_CHUNK_BYTES (16 << 20)
+/* Rows of one chunk of logits: each chunk reads the whole head once forward and once backward, so few rows
+ * cost time, and many cost memory; with 128 the products are about as fast as they get. Where the vocabulary
+ * is so large that these would take more than CHUNK_MOST_BYTES, as many as that is room for, but not under
+ * 16, so that products stay products; where it is small, as many as CHUNK_FREE_BYTES have room for. */
+#define CHUNK_ROWS       128
+#define CHUNK_MOST_BYTES (80 << 20)
+#define CHUNK_FREE_BYTES (16 << 20)
+
+static int64_t chunk_rows(int64_t v_rows)
+{
+    const int64_t row_bytes = v_rows * (int64_t)sizeof(float);
+    int64_t n = CHUNK_MOST_BYTES / row_bytes;
+    if (n > CHUNK_ROWS)
+        n = CHUNK_ROWS;
+    if (n < CHUNK_FREE_BYTES / row_bytes)
+        n = CHUNK_FREE_BYTES / row_bytes;
+    return n < 16 ? 16 : n / 16 * 16;
+}
 
 enum status model_open(struct model **out, const struct model_config *config, struct err *err)
 {
@@ -29,9 +45,7 @@ enum status model_open(struct model **out, const struct model_config *config, st
         free(m);
         return ST_INPUT;
     }
-    m->chunk = LOGITS_CHUNK_BYTES / (int64_t)sizeof(float) / m->v_rows / 16 * 16;
-    if (m->chunk < 16)
-        m->chunk = 16;
+    m->chunk = chunk_rows(m->v_rows);
     m->layers = calloc((size_t)m->a->n_layers, sizeof *m->layers);
     if (!m->layers) {
         free(m);

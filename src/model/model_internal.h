@@ -54,7 +54,7 @@ struct model {
     /* head */
     float *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
     float *logits;                         /* [chunk, V] */
-    int64_t chunk;                         /* rows of a chunk: a function of V alone */
+    int64_t chunk;                         /* rows of a chunk at most: a function of V alone */
     float *loss;                           /* device [T] */
     float *host_loss;                      /* [T] */
 
