@@ -11,13 +11,15 @@
 
 /* c[m, n] = alpha a b + beta c, with a[i, l] at a[i * a_row + l * a_k], b[l, j] at b[l * ldb + j]. With chain
  * set, c is instead the start of the chain of multiply-adds (alpha and beta are not used): a product over a
- * long k may then be cut anywhere without changing its bits. Reads and writes nothing beyond column n. */
+ * long k may then be cut anywhere without changing its bits. Reads and writes nothing beyond column n.
+ * Where b_panel is not 0, b is cut into panels [k][ldb] of `panel` columns, b_panel elements from one to the
+ * next. */
 struct product {
     int64_t m, n, k;
     const float *a;
     int64_t a_row, a_k;
     const float *b;
-    int64_t ldb;
+    int64_t ldb, b_panel;
     float *c;
     int64_t ldc;
     float alpha, beta;

@@ -14,6 +14,9 @@ enum { PANEL = 8 };
 void KERNEL(pack_rows)(float *dst, const float *src, int64_t ld, int64_t k, int64_t n)
 {
     for (int64_t l = 0; l < k; l++, dst += PANEL, src += ld) {
+        /* The panel beside this one is packed next; hardware does not foresee steps of a row. */
+        for (int j = 0; j < PANEL; j += 16)
+            __builtin_prefetch(src + PANEL + j, 0, 2);
         if (n == PANEL)
             memcpy(dst, src, PANEL * sizeof *dst);
         else
