@@ -16,6 +16,13 @@ if(TARGET smgpt_ops AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   smgpt_kernels(avx2 -mavx2 -mfma)
   smgpt_kernels(avx512 -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
   target_compile_definitions(smgpt_ops PRIVATE SMGPT_X86)
+
+  # Products of packed bfloat16 (src/ops/cpu/tiles): the files with the kernels and the packing are compiled for the
+  # processors that have them; tiles.c, which asks, is not.
+  set(tiles ${PROJECT_SOURCE_DIR}/src/ops/cpu/tiles)
+  set(tile_options -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16)
+  set_source_files_properties(${tiles}/pack.c ${tiles}/dpbf16.c PROPERTIES COMPILE_OPTIONS "${tile_options}")
+  set_source_files_properties(${tiles}/amx.c PROPERTIES COMPILE_OPTIONS "${tile_options};-mamx-tile;-mamx-bf16")
 endif()
 
 add_executable(bench_ops EXCLUDE_FROM_ALL bench/bench_ops.c)

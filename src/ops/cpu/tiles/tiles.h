@@ -43,7 +43,7 @@ struct panel_product {
     int64_t ld_in;
     float *out;
     int64_t ld_out;
-    const void *soon; /* memory that the next products read: brought near, 128 bytes a step; NULL: none */
+    const void *soon; /* memory that the next products read: brought near, 256 bytes a step; NULL: none */
 };
 
 struct tiles {
