@@ -45,6 +45,23 @@ struct weight {
 
 enum act_kind { ACT_SILU, ACT_GELU_TANH };
 
+/* One of the projections of an input x [T, n_in], with LoRA beside the frozen matrix (PEFT's):
+ *   y = x W^T + scaling u B^T,  u = x A^T
+ * and on the way back, from dy,
+ *   dx = sum over the projections of (dy W + du A),  du = scaling dy B,  dA += du^T x,  dB += scaling dy^T u
+ * Without LoRA a is NULL and only the frozen matrix counts. */
+struct projection {
+    const struct weight *w;
+    const float *a, *b; /* [R, n_in], [n_out, R] */
+    int64_t r;
+    float scaling;
+    float *u;        /* [T, R]: written by project, read by project_back */
+    float *y;        /* [T, n_out], written by project */
+    const float *dy; /* [T, n_out], read by project_back */
+    float *da, *db;  /* shapes of a and b, added to by project_back */
+};
+enum { MAX_PROJECTIONS = 3 };
+
 /* Which tokens of a packed sequence see which (host arrays, borrowed during the call). */
 struct attention_shape {
     int64_t n_tokens; /* T */
@@ -99,11 +116,19 @@ struct ops {
     /* Products. ld* are row strides in elements.
      * linear:      y[T, n_out] = x[T, n_in] W^T          (+= when accumulate)
      * linear_back: dx[T, n_in] = dy[T, n_out] W          (+= when accumulate)
-     * gemm:        c[m, n] = alpha op(a) op(b) + beta c; op transposes when the flag is set. */
+     * gemm:        c[m, n] = alpha op(a) op(b) + beta c; op transposes when the flag is set.
+     * project, project_back: linear and linear_back of matrices with LoRA. */
     void (*linear)(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
                    const struct weight *w, int64_t n_tokens, bool accumulate);
     void (*linear_back)(struct device *dev, float *dx, int64_t lddx, const float *dy, int64_t lddy,
                         const struct weight *w, int64_t n_tokens, bool accumulate);
+    /* The n <= MAX_PROJECTIONS parts share x [T, n_in]; see struct projection. In the bfloat16 mode the
+     * operands of W's products are rounded; those of LoRA's also where that is how the table is fast.
+     * project_back overwrites dx [T, n_in]; dx NULL: nobody asks for it. */
+    void (*project)(struct device *dev, const struct projection *parts, int n, const float *x,
+                    int64_t n_tokens);
+    void (*project_back)(struct device *dev, const struct projection *parts, int n, float *dx, const float *x,
+                         int64_t n_tokens);
     void (*gemm)(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 

@@ -3,25 +3,23 @@
  */
 #include "model_internal.h"
 
-/* From dy [T, out] to dx [T, in] (added when accumulate), and the gradients of A and B (PEFT's LoRA:
- * y = W x + s B A x, so dB = s dy^T u, du = s dy B, dA = du^T x, dx = dy W + du A). */
-static void linear_back(struct model *m, int32_t layer, enum proj p, float *dx, const float *dy,
-                        const float *x, int64_t t, bool accumulate, float *grad)
+/* From dy of n projections that follow each other in enum proj and share x to dx [T, in], and the gradients
+ * of their A and B. */
+static void project_back(struct model *m, int32_t layer, enum proj first, int n, const float *const *dy,
+                         float *dx, const float *x, int64_t t, float *grad)
 {
-    const struct weight *w = &m->w->layers[layer].proj[p];
-    m->ops->linear_back(m->dev, dx, w->n_in, dy, w->n_out, w, t, accumulate);
-    int32_t item = m->p->index_lora ? m->p->index_lora[layer][p] : -1;
-    if (item < 0)
-        return;
-    int64_t r = m->p->lora.r;
-    float s = m->p->scaling;
-    const float *a = model__value(m, item), *b = model__value(m, item + 1), *u = m->layers[layer].u[p];
-    m->ops->gemm(m->dev, true, false, w->n_out, r, t, s, dy, w->n_out, u, r, 1,
-                 model__grad(m, grad, item + 1), r);
-    m->ops->gemm(m->dev, false, false, t, r, w->n_out, s, dy, w->n_out, b, r, 0, m->du, r);
-    m->ops->gemm(m->dev, true, false, r, w->n_in, t, 1, m->du, r, x, w->n_in, 1, model__grad(m, grad, item),
-                 w->n_in);
-    m->ops->gemm(m->dev, false, false, t, w->n_in, r, 1, m->du, r, a, w->n_in, 1, dx, w->n_in);
+    struct projection parts[MAX_PROJECTIONS];
+    for (int i = 0; i < n; i++) {
+        enum proj p = (enum proj)(first + i);
+        parts[i] = model__projection(m, layer, p);
+        parts[i].dy = dy[i];
+        if (parts[i].a != NULL) {
+            int32_t item = m->p->index_lora[layer][p];
+            parts[i].da = model__grad(m, grad, item);
+            parts[i].db = model__grad(m, grad, item + 1);
+        }
+    }
+    m->ops->project_back(m->dev, parts, n, dx, x, t);
 }
 
 /* Where a layer's way back goes on: the gradient of its residual stream at all tokens, or at the wanted ones,
@@ -52,10 +50,10 @@ static void mlp_back(struct model *m, int32_t layer, struct layer_acts *s, const
     const struct layer_weights *w = &m->w->layers[layer];
     int64_t n = rows->n;
     const float *dy = branch_grad(m, rows, s->down, s->inv_down, w->post_mlp_norm);
-    linear_back(m, layer, PROJ_DOWN, m->tmp, dy, s->act, n, false, grad); /* [n, I] */
+    project_back(m, layer, PROJ_DOWN, 1, &dy, m->tmp, s->act, n, grad); /* [n, I] */
     m->ops->act_mul_back(m->dev, a->act, m->dgate, m->dup, m->tmp, s->gate, s->up, n * a->mlp);
-    linear_back(m, layer, PROJ_GATE, m->dh, m->dgate, s->norm2, n, false, grad); /* [n, H] */
-    linear_back(m, layer, PROJ_UP, m->dh, m->dup, s->norm2, n, true, grad);
+    const float *const both[] = {m->dgate, m->dup};
+    project_back(m, layer, PROJ_GATE, 2, both, m->dh, s->norm2, n, grad); /* [n, H] */
     m->ops->rms_norm_back(m->dev, rows->dx, m->dh, s->x_mid, s->inv2, w->mlp_norm, n, a->hidden,
                           a->norm_offset, true);
 }
@@ -81,12 +79,14 @@ static void heads_back(struct model *m, int32_t layer, struct layer_acts *s, con
 static void inputs_back(struct model *m, int32_t layer, struct layer_acts *s, const struct rows *rows,
                         int64_t t, float *grad)
 {
-    float *from_q = rows->chosen ? m->tmp : m->dh;
-    linear_back(m, layer, PROJ_Q, from_q, m->dq, rows->norm1, rows->n, false, grad);
-    linear_back(m, layer, PROJ_K, m->dh, m->dk, s->norm1, t, !rows->chosen, grad);
-    linear_back(m, layer, PROJ_V, m->dh, m->dv, s->norm1, t, true, grad);
-    if (rows->chosen)
-        m->ops->scatter_add_rows(m->dev, m->dh, from_q, m->index, rows->n, m->a->hidden);
+    const float *const dy[] = {m->dq, m->dk, m->dv};
+    if (!rows->chosen) {
+        project_back(m, layer, PROJ_Q, 3, dy, m->dh, s->norm1, t, grad);
+        return;
+    }
+    project_back(m, layer, PROJ_Q, 1, dy, m->tmp, rows->norm1, rows->n, grad);
+    project_back(m, layer, PROJ_K, 2, dy + 1, m->dh, s->norm1, t, grad);
+    m->ops->scatter_add_rows(m->dev, m->dh, m->tmp, m->index, rows->n, m->a->hidden);
 }
 
 static void attention_back(struct model *m, int32_t layer, struct layer_acts *s, const struct rows *rows,
@@ -95,7 +95,7 @@ static void attention_back(struct model *m, int32_t layer, struct layer_acts *s,
     const struct arch *a = m->a;
     const struct layer_weights *w = &m->w->layers[layer];
     const float *dy = branch_grad(m, rows, s->o, s->inv_o, w->post_attn_norm);
-    linear_back(m, layer, PROJ_O, m->dattn, dy, s->attn, rows->n, false, grad); /* [n, Q D] */
+    project_back(m, layer, PROJ_O, 1, &dy, m->dattn, s->attn, rows->n, grad); /* [n, Q D] */
     struct attention_shape own = *shape;
     own.window = a->sliding[layer] ? a->window : 0;
     own.queries = rows->chosen ? m->host_rows : NULL;

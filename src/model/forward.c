@@ -1,20 +1,30 @@
 /* The walk up the layers. Shapes stand on each line; what the way back needs stays in layer_acts. */
 #include "model_internal.h"
 
-void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const float *x, int64_t n_tokens,
-                   float *const *u)
+struct projection model__projection(const struct model *m, int32_t layer, enum proj p)
 {
-    const struct weight *w = &m->w->layers[layer].proj[p];
-    m->ops->linear(m->dev, y, w->n_out, x, w->n_in, w, n_tokens, false);
     int32_t item = m->p->index_lora ? m->p->index_lora[layer][p] : -1;
+    struct projection out = {.w = &m->w->layers[layer].proj[p]};
     if (item < 0)
-        return;
-    int64_t r = m->p->lora.r;
-    const float *a = model__value(m, item), *b = model__value(m, item + 1);
-    m->ops->gemm(m->dev, false, true, n_tokens, r, w->n_in, 1, x, w->n_in, a, w->n_in, 0, u[p],
-                 r); /* u = x A^T */
-    m->ops->gemm(m->dev, false, true, n_tokens, w->n_out, r, m->p->scaling, u[p], r, b, r, 1, y,
-                 w->n_out); /* y += s u B^T */
+        return out;
+    out.a = model__value(m, item);
+    out.b = model__value(m, item + 1);
+    out.r = m->p->lora.r;
+    out.scaling = m->p->scaling;
+    out.u = m->layers[layer].u[p];
+    return out;
+}
+
+/* y of n projections that follow each other in enum proj and share x. */
+static void project(struct model *m, int32_t layer, enum proj first, int n, float *const *y, const float *x,
+                    int64_t n_tokens)
+{
+    struct projection parts[MAX_PROJECTIONS];
+    for (int i = 0; i < n; i++) {
+        parts[i] = model__projection(m, layer, (enum proj)(first + i));
+        parts[i].y = y[i];
+    }
+    m->ops->project(m->dev, parts, n, x, n_tokens);
 }
 
 /* What a layer works on behind its keys and values: all tokens, or rows of the wanted ones. */
@@ -51,9 +61,13 @@ static void attention_block(struct model *m, int32_t layer, struct layer_acts *s
 {
     const struct arch *a = m->a;
     const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
-    model__linear(m, layer, PROJ_Q, a->qk_norm ? s->q_raw : s->q, rows->norm, rows->n, s->u); /* [n, Q D] */
-    model__linear(m, layer, PROJ_K, a->qk_norm ? s->k_raw : s->k, s->norm1, t, s->u);         /* [T, K D] */
-    model__linear(m, layer, PROJ_V, s->v, s->norm1, t, s->u);
+    float *const y[] = {a->qk_norm ? s->q_raw : s->q, a->qk_norm ? s->k_raw : s->k, s->v};
+    if (rows->norm == s->norm1) { /* [T, Q D], [T, K D], [T, K D] */
+        project(m, layer, PROJ_Q, 3, y, s->norm1, t);
+    } else {
+        project(m, layer, PROJ_Q, 1, y, rows->norm, rows->n); /* [n, Q D] */
+        project(m, layer, PROJ_K, 2, y + 1, s->norm1, t);
+    }
     if (a->qk_norm)
         head_norms(m, layer, s, t, rows->n);
     m->ops->rope(m->dev, s->q, rows->n, a->n_q_heads, a->head_dim, rows->positions, table, false);
@@ -98,15 +112,14 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     const struct rows rows = rows_of(m, s, t, n_wanted);
     const int64_t n = rows.n;
     attention_block(m, layer, s, t, &rows, shape, hook);
-    model__linear(m, layer, PROJ_O, s->o, s->attn, n, s->u); /* [n, H] */
+    project(m, layer, PROJ_O, 1, &s->o, s->attn, n); /* [n, H] */
     add_branch(m, s->x_mid, rows.x, s->o, s->inv_o, w->post_attn_norm, n);
 
     m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, n, a->hidden, a->rms_eps,
                      a->norm_offset);
-    model__linear(m, layer, PROJ_GATE, s->gate, s->norm2, n, s->u); /* [n, I] */
-    model__linear(m, layer, PROJ_UP, s->up, s->norm2, n, s->u);
+    project(m, layer, PROJ_GATE, 2, (float *const[]){s->gate, s->up}, s->norm2, n); /* [n, I] */
     m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, n * a->mlp);
-    model__linear(m, layer, PROJ_DOWN, s->down, s->act, n, s->u); /* [n, H] */
+    project(m, layer, PROJ_DOWN, 1, &s->down, s->act, n); /* [n, H] */
     add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 

@@ -45,7 +45,7 @@ struct model {
     float *rows_x, *rows_norm; /* [T, H] the last layer's x_in and norm1 at the wanted tokens */
     float *tmp;                /* [T, max(H, Q D, I)] */
     /* backward */
-    float *dx, *dh, *dq, *dk, *dv, *dattn, *dgate, *dup, *du;
+    float *dx, *dh, *dq, *dk, *dv, *dattn, *dgate, *dup;
 
     int32_t *ids, *positions, *index, *targets; /* device [T]; index: the wanted tokens */
     int32_t *row_positions;                     /* device [T]: positions of the wanted tokens */
@@ -105,9 +105,8 @@ enum status model__labelled(struct model *m, const struct packed *seq, int64_t *
 void model__head_loss(struct model *m, const struct packed *seq, int64_t n, float grad_scale, float *grad,
                       double *loss_sum, float *token_loss);
 
-/* y = x W^T + s B A x, keeping u = A x in u[N_PROJ]. */
-void model__linear(struct model *m, int32_t layer, enum proj p, float *y, const float *x, int64_t n_tokens,
-                   float *const *u);
+/* A projection of a layer: its frozen matrix, and its A, B and u where it is adapted. y, dy, da, db unset. */
+struct projection model__projection(const struct model *m, int32_t layer, enum proj p);
 
 /* Values and gradients of an item; NULL for index -1. */
 static inline const float *model__value(const struct model *m, int32_t item)

@@ -101,7 +101,6 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->dattn = floats(c, t * qd);
     m->dgate = floats(c, t * a->mlp);
     m->dup = floats(c, t * a->mlp);
-    m->du = floats(c, t * max64(m->p->lora.r, 1));
 }
 
 static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training, int32_t n_again)

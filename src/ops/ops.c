@@ -37,6 +37,8 @@ static const struct {
     SLOT(weight_release),
     SLOT(linear),
     SLOT(linear_back),
+    SLOT(project),
+    SLOT(project_back),
     SLOT(gemm),
     SLOT(rms_norm),
     SLOT(rms_norm_back),

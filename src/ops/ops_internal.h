@@ -10,20 +10,20 @@ extern const struct ops ops__reference;
 /* The counting table of that name, or NULL unless ops_timing_install asked for it. */
 const struct ops *ops__timed(const char *name);
 
-struct kernels;     /* cpu/kernels.h: the vector loops of one instruction set */
-struct bf16_engine; /* cpu/bf16.h */
+struct kernels; /* cpu/kernels.h: the vector loops of one instruction set */
+struct tiles;   /* cpu/tiles/tiles.h: products of packed bfloat16 panels */
 struct scratch {
     void *base;
     size_t n_bytes;
 };
-/* A host backend's state. Scratch grows to the largest call seen and stays; slot i belongs to thread i, the
- * last slot to the calling thread. */
+/* A host backend's state. Scratch grows to the largest call seen and stays; slot i belongs to thread i, slot
+ * n_threads to the calling thread, the last slot to an operation that is made of others. */
 struct device {
     int n_threads;
     enum compute compute;
     const struct kernels *kernels; /* NULL in the reference table */
-    struct bf16_engine *bf16;      /* native bfloat16 products, or NULL */
-    struct scratch *scratch;       /* [n_threads + 1] */
+    const struct tiles *tiles;     /* native bfloat16 products, or NULL */
+    struct scratch *scratch;       /* [n_threads + 2] */
     char text[160];
 };
 
@@ -31,8 +31,8 @@ struct device {
 enum status ops__device_open(struct device **out, const struct device_options *options, struct err *err);
 void ops__device_close(struct device *dev);
 const char *ops__device_describe(const struct device *dev);
-/* At least n_bytes, aligned to 64, contents undefined; slot in [0, n_threads]. Ends the process when there is
- * no memory: the operations have no way to fail. */
+/* At least n_bytes, aligned to 64, contents undefined; slot in [0, n_threads + 1]. Ends the process when
+ * there is no memory: the operations have no way to fail. */
 void *ops__scratch(struct device *dev, int slot, size_t n_bytes);
 
 /* Slots that are the same in both tables. */

@@ -136,6 +136,40 @@ static void timed_linear_back(struct device *dev, float *dx, int64_t lddx, const
     add("linear_back", w->n_out, w->n_in, start_s, 2.0 * (double)(w->n_out * w->n_in) * (double)n_tokens);
 }
 
+/* Multiplications and additions of one way through the parts with LoRA; outputs together by name. */
+static double projection_flops(const struct projection *parts, int n, int64_t n_tokens, double lora,
+                               int64_t *n_out)
+{
+    double terms = 0;
+    *n_out = 0;
+    for (int i = 0; i < n; i++) {
+        const struct weight *w = parts[i].w;
+        *n_out += w->n_out;
+        terms += (double)w->n_out * (double)w->n_in;
+        if (parts[i].a != NULL)
+            terms += lora * (double)parts[i].r * (double)(w->n_out + w->n_in);
+    }
+    return 2 * terms * (double)n_tokens;
+}
+
+static void timed_project(struct device *dev, const struct projection *parts, int n, const float *x,
+                          int64_t n_tokens)
+{
+    int64_t n_out;
+    double start_s = clock_s(), flops = projection_flops(parts, n, n_tokens, 1, &n_out);
+    inner->project(dev, parts, n, x, n_tokens);
+    add("project", n_out, parts[0].w->n_in, start_s, flops);
+}
+
+static void timed_project_back(struct device *dev, const struct projection *parts, int n, float *dx,
+                               const float *x, int64_t n_tokens)
+{
+    int64_t n_out;
+    double start_s = clock_s(), flops = projection_flops(parts, n, n_tokens, 2, &n_out);
+    inner->project_back(dev, parts, n, dx, x, n_tokens);
+    add("project_back", n_out, parts[0].w->n_in, start_s, flops);
+}
+
 /* Of m, n, k the one that grows with the tokens is left out of the name: m, or k with a transposed left side,
  * as in the gradients of LoRA. */
 static void timed_gemm(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
@@ -241,6 +275,8 @@ static const struct ops wrappers = {
     .weight_release = timed_weight_release,
     .linear = timed_linear,
     .linear_back = timed_linear_back,
+    .project = timed_project,
+    .project_back = timed_project_back,
     .gemm = timed_gemm,
     .rms_norm = timed_rms_norm,
     .rms_norm_back = timed_rms_norm_back,

@@ -45,8 +45,7 @@ static enum status name_host(const struct host *hosts, int odd, const struct arc
             it->name, name, rows ? "" : ", packed for the products,", other->rank, other->name);
     return err_hint(err,
                     rows ? "a fault of memory or network of one of the two hosts; start again, or without it"
-                         : "a fault of memory of one of the two hosts, or they have unlike versions of "
-                           "oneDNN; start again, or without it");
+                         : "a fault of memory of one of the two hosts; start again, or without it");
 }
 
 /* Rank 0: everybody's digests to their hosts. */

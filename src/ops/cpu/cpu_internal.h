@@ -50,6 +50,10 @@ void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int6
                  const struct weight *w, int64_t n_tokens, bool accumulate);
 void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *dy, int64_t lddy,
                       const struct weight *w, int64_t n_tokens, bool accumulate);
+void cpu__project(struct device *dev, const struct projection *parts, int n, const float *x,
+                  int64_t n_tokens);
+void cpu__project_back(struct device *dev, const struct projection *parts, int n, float *dx, const float *x,
+                       int64_t n_tokens);
 void cpu__gemm(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 

@@ -1,7 +1,6 @@
 /* The cpu table, and the choice of the instruction set. */
-#include "bf16.h"
 #include "cpu_internal.h"
-#include <dnnl.h>
+#include "tiles/tiles.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -19,21 +18,16 @@ static const struct path {
 };
 enum { N_PATHS = sizeof paths / sizeof paths[0] };
 
-/* Whether this processor (and its operating system) runs the path; asked is false while looking for the best.
- */
-static bool path_runs(const struct path *path, bool asked)
+/* Whether this processor (and its operating system) runs the path. */
+static bool path_runs(const struct path *path)
 {
 #ifdef SMGPT_X86
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (path->native_bf16) {
-        const char *native = avx512 ? cpu__bf16_path() : NULL;
-        if (native != NULL && asked && strcmp(path->name, "avx512_bf16") == 0)
-            return cpu__bf16_without_amx();
-        return native != NULL && strcmp(native, path->name) == 0;
-    }
+    if (path->native_bf16)
+        return avx512 && cpu__tiles(path->name) != NULL;
     if (path->kernels == &ops__kernels_avx512)
         return avx512;
     if (path->kernels == &ops__kernels_avx2)
@@ -50,7 +44,7 @@ static enum status path_pick(const struct path **out, const char *wanted, enum c
         /* In float32 the native paths are avx512 under other names: nothing to choose. */
         if (any ? paths[i].native_bf16 && compute != COMPUTE_BF16 : strcmp(wanted, paths[i].name) != 0)
             continue;
-        if (path_runs(&paths[i], !any)) {
+        if (path_runs(&paths[i])) {
             *out = &paths[i];
             return ST_OK;
         }
@@ -71,36 +65,19 @@ static enum status cpu_open(struct device **out, const struct device_options *op
     TRY(path_pick(&path, options->cpu_path, options->compute, err));
     TRY(ops__device_open(&dev, options, err));
     dev->kernels = path->kernels;
-    if (path->native_bf16 && options->compute == COMPUTE_BF16) {
-        enum status status = cpu__bf16_open(&dev->bf16, err);
-        if (status != ST_OK) {
-            ops__device_close(dev);
-            return status;
-        }
-    }
-    const dnnl_version_t *version = dnnl_version();
+    if (path->native_bf16 && options->compute == COMPUTE_BF16)
+        dev->tiles = cpu__tiles(path->name);
     /* No thread count: runs on other threads are the same run. */
     snprintf(dev->text, sizeof dev->text, "%s, %s", path->name,
              options->compute == COMPUTE_BF16 ? "bfloat16" : "float32");
-    size_t used = strlen(dev->text);
-    if (dev->bf16 != NULL)
-        snprintf(dev->text + used, sizeof dev->text - used, ", oneDNN %d.%d.%d", version->major,
-                 version->minor, version->patch);
     *out = dev;
     return ST_OK;
-}
-
-static void cpu_close(struct device *dev)
-{
-    if (dev != NULL)
-        cpu__bf16_close(dev->bf16);
-    ops__device_close(dev);
 }
 
 const struct ops ops__cpu = {
     .name = "cpu",
     .open = cpu_open,
-    .close = cpu_close,
+    .close = ops__device_close,
     .describe = ops__device_describe,
     .alloc = ops__alloc,
     .release = ops__release,
@@ -113,6 +90,8 @@ const struct ops ops__cpu = {
     .weight_release = cpu__weight_release,
     .linear = cpu__linear,
     .linear_back = cpu__linear_back,
+    .project = cpu__project,
+    .project_back = cpu__project_back,
     .gemm = cpu__gemm,
     .rms_norm = cpu__rms_norm,
     .rms_norm_back = cpu__rms_norm_back,

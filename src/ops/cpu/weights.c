@@ -3,20 +3,14 @@
  *
  * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
  * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
- * are widened panel by panel, in the cache. */
-#include "bf16.h"
+ * are widened panel by panel, in the cache. Where bfloat16 is multiplied natively, both directions stand in
+ * panels of tiles instead and nothing is widened. */
+#include "weights.h"
 #include "cpu_internal.h"
+#include "panels.h"
 #include "util/dtype.h"
 #include <omp.h>
 #include <stdlib.h>
-
-struct packed_weight {
-    enum dtype dtype; /* DT_F32 or DT_BF16 */
-    void *panels;     /* NULL where the native bfloat16 products have the weight */
-    const void *rows; /* [n_out, n_in] of dtype: the source, or own_rows */
-    void *own_rows;   /* a copy in the packed memory where the source is of another type, or NULL */
-    struct bf16_matrix *forward, *back;
-};
 
 static enum dtype packed_dtype(const struct device *dev, enum dtype source)
 {
@@ -29,15 +23,18 @@ static size_t align64(size_t n)
 }
 
 /* Lays the parts out from `memory` on; NULL gives the size alone. Nothing is written. */
-static enum status lay_out(struct packed_weight *packed, size_t *n_bytes, struct device *dev,
-                           const struct weight *w, char *memory, struct err *err)
+static void lay_out(struct packed_weight *packed, size_t *n_bytes, struct device *dev, const struct weight *w,
+                    char *memory)
 {
     *packed = (struct packed_weight){.dtype = packed_dtype(dev, w->dtype), .rows = w->data};
     size_t element = dtype_bytes(packed->dtype), first = 0, second = 0;
-    if (dev->bf16 != NULL) {
-        TRY(cpu__bf16_open_matrix(&packed->forward, &first, dev, memory, w->n_in, w->n_out, err));
-        TRY(cpu__bf16_open_matrix(&packed->back, &second, dev, memory != NULL ? memory + first : NULL,
-                                  w->n_out, w->n_in, err));
+    if (dev->tiles != NULL) {
+        first = panels_elements(w->n_out, w->n_in) * element;
+        second = panels_elements(w->n_in, w->n_out) * element;
+        packed->forward = (struct panels_matrix){w->n_in, w->n_out, (uint16_t *)memory};
+        packed->back = (struct panels_matrix){w->n_out, w->n_in, NULL};
+        if (memory != NULL)
+            packed->back.panels = (uint16_t *)(memory + first);
     } else {
         int64_t panel = dev->kernels->panel;
         first = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
@@ -48,13 +45,6 @@ static enum status lay_out(struct packed_weight *packed, size_t *n_bytes, struct
             packed->rows = packed->own_rows = memory + first;
     }
     *n_bytes = first + second;
-    return ST_OK;
-}
-
-static void parts_close(struct packed_weight *packed)
-{
-    cpu__bf16_close_matrix(packed->forward);
-    cpu__bf16_close_matrix(packed->back);
 }
 
 enum status cpu__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
@@ -64,9 +54,8 @@ enum status cpu__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out
     struct packed_weight packed;
     *n_bytes = 0;
     TRY(ops__weight_check(&w, err));
-    enum status status = lay_out(&packed, n_bytes, dev, &w, NULL, err);
-    parts_close(&packed);
-    return status;
+    lay_out(&packed, n_bytes, dev, &w, NULL);
+    return ST_OK;
 }
 
 static void convert(struct device *dev, enum dtype dtype, void *to, const float *from, int64_t n)
@@ -121,11 +110,10 @@ static enum status native_fill(struct device *dev, const struct weight *w, const
         }
         rows = rounded;
     }
-    enum status status = cpu__bf16_pack(packed->forward, dev, rows, 1, k, err);
-    if (status == ST_OK)
-        status = cpu__bf16_pack(packed->back, dev, rows, k, 1, err);
+    cpu__panels_pack(dev, &packed->forward, rows, k, true);
+    cpu__panels_pack(dev, &packed->back, rows, k, false);
     ops__release(dev, rounded);
-    return status;
+    return ST_OK;
 }
 
 enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
@@ -138,12 +126,13 @@ enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memo
     if (packed == NULL)
         return err_memory(err, "a packed weight", sizeof *packed);
     w->prepared = packed;
-    enum status status = lay_out(packed, &n_bytes, dev, w, memory, err);
-    if (status == ST_OK && fill && dev->bf16 != NULL)
+    enum status status = ST_OK;
+    lay_out(packed, &n_bytes, dev, w, memory);
+    if (fill && dev->tiles != NULL)
         status = native_fill(dev, w, packed, err);
-    else if (status == ST_OK && fill)
+    else if (fill)
         panels_fill(dev, w, packed);
-    w->source_unused = status == ST_OK && (packed->forward != NULL || packed->own_rows != NULL);
+    w->source_unused = status == ST_OK && (dev->tiles != NULL || packed->own_rows != NULL);
     if (status != ST_OK)
         cpu__weight_release(dev, w);
     return status;
@@ -152,9 +141,6 @@ enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memo
 void cpu__weight_release(struct device *dev, struct weight *w)
 {
     struct packed_weight *packed = w->prepared;
-    if (packed == NULL)
-        return;
-    parts_close(packed);
     free(packed);
     w->prepared = NULL;
 }
@@ -179,8 +165,8 @@ void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int6
     const struct packed_weight *packed = w->prepared;
     if (n_tokens <= 0)
         return;
-    if (packed->forward != NULL) {
-        cpu__bf16_product(dev, y, ldy, x, ldx, n_tokens, packed->forward, accumulate);
+    if (dev->tiles != NULL) {
+        cpu__panels_product(dev, y, ldy, x, ldx, n_tokens, &packed->forward, accumulate);
         return;
     }
     struct product p = {.m = n_tokens, .n = w->n_out, .k = w->n_in, .a_k = 1, .c = y, .ldc = ldy, .alpha = 1};
@@ -198,8 +184,8 @@ void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *
     const struct packed_weight *packed = w->prepared;
     if (n_tokens <= 0)
         return;
-    if (packed->back != NULL) {
-        cpu__bf16_product(dev, dx, lddx, dy, lddy, n_tokens, packed->back, accumulate);
+    if (dev->tiles != NULL) {
+        cpu__panels_product(dev, dx, lddx, dy, lddy, n_tokens, &packed->back, accumulate);
         return;
     }
     struct product p = {

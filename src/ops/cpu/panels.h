@@ -1,0 +1,53 @@
+/* Products of whole matrices in panels (tiles/tiles.h): blocked for the caches, shared out among threads. */
+#ifndef SMGPT_OPS_CPU_PANELS_H
+#define SMGPT_OPS_CPU_PANELS_H
+
+#include "tiles/tiles.h"
+#include <stddef.h>
+
+struct device;
+
+/* A right operand [k, n], packed: panel j, of columns 32 j on, at panels + j * tiles_panel_elements(k). */
+struct panels_matrix {
+    int64_t k, n;
+    uint16_t *panels;
+};
+
+static inline int64_t panels_of(int64_t n)
+{
+    return (n + PANEL - 1) / PANEL;
+}
+/* Elements of the packed form of n rows or columns over k terms. */
+static inline size_t panels_elements(int64_t n, int64_t k)
+{
+    return (size_t)(panels_of(n) * tiles_panel_elements(k));
+}
+
+/* c [m, n] (row stride ldc) = the sum over the terms, in their order (+ c when accumulate). */
+enum { PANELS_MAX_TERMS = 8, PANELS_MAX_JOBS = 8 };
+struct panels_term {
+    const uint16_t *left, *right;
+    int64_t k;
+};
+struct panels_job {
+    int64_t m, n;
+    struct panels_term terms[PANELS_MAX_TERMS];
+    int n_terms;
+    float *c;
+    int64_t ldc;
+    bool accumulate;
+};
+
+/* All jobs, by all threads of the parallel region that calls it, each of which has called dev->tiles->begin;
+ * uses each thread's scratch. The jobs' results must not overlap. No barrier at its end when nowait. */
+void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_jobs, bool nowait);
+
+/* The frozen matrices, prepared (weights.c). Packs w, bfloat16 [n_out, n_in]: forward W^T, back W. */
+void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w, int64_t ld,
+                      bool turned);
+/* c [m, b->n] (stride ldc) = x [m, b->k] (float32, stride ldx, rounded here) times b (+ c when accumulate).
+ */
+void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float *x, int64_t ldx, int64_t m,
+                         const struct panels_matrix *b, bool accumulate);
+
+#endif

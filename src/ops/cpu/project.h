@@ -1,0 +1,13 @@
+/* The two ways to compute the slots project and project_back. */
+#ifndef SMGPT_OPS_CPU_PROJECT_H
+#define SMGPT_OPS_CPU_PROJECT_H
+
+#include "cpu_internal.h"
+
+/* By packed bfloat16 panels; dev->tiles is there. */
+void cpu__project_tiles(struct device *dev, const struct projection *parts, int n, const float *x,
+                        int64_t n_tokens);
+void cpu__project_back_tiles(struct device *dev, const struct projection *parts, int n, float *dx,
+                             const float *x, int64_t n_tokens);
+
+#endif
