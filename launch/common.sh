@@ -3,7 +3,7 @@
 # Exit codes are those of the program: 1 a defect, 4 the environment.
 
 packages=(build-essential cmake pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libcurl4-openssl-dev
-    libjansson-dev libdnnl-dev libpcre2-dev libutf8proc-dev libcmocka-dev)
+    libjansson-dev libpcre2-dev libutf8proc-dev libcmocka-dev)
 
 say() {
     printf '== %s\n' "$*" >&2

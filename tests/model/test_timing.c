@@ -64,11 +64,11 @@ static void test_same_bits(void **state)
 
     int n = ops_timing_read(times, 128);
     assert_true(n > 10 && n < 128);
-    const struct op_time *q = find(times, n, "linear 32x16"), *attention = find(times, n, "attention");
+    const struct op_time *q = find(times, n, "project 32x16"), *attention = find(times, n, "attention");
     assert_non_null(q);
     assert_non_null(attention);
     assert_non_null(find(times, n, "embed_back"));
-    assert_int_equal(q->calls, 2); /* the query projections of two layers; of the last one at labels only */
+    assert_int_equal(q->calls, 2); /* the last layer: queries at labels only, keys and values together */
     assert_true(q->flops == 2.0 * 32 * 16 * (plain.n_tokens + plain.n_labels));
     assert_true(attention->flops > 0 && attention->calls == 2);
     for (int i = 1; i < n; i++)
