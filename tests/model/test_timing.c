@@ -16,7 +16,7 @@ static const char config[] =
     "\"tie_word_embeddings\": true, \"hidden_act\": \"silu\"}";
 
 struct outcome {
-    double loss;
+    double loss, r;
     float *grad;
     size_t n_bytes;
     int32_t n_tokens, n_labels;
@@ -34,6 +34,7 @@ static struct outcome run(void)
     assert_non_null(o.grad);
     ops_timing_reset();
     assert_int_equal(model_loss(t.model, seq, 0.1F, o.grad, &o.loss, NULL, &err), ST_OK);
+    o.r = (double)t.params.lora.r;
     o.n_tokens = seq->n_tokens;
     o.n_labels = seq->n_labels;
     tiny_sequence_free(seq);
@@ -69,7 +70,8 @@ static void test_same_bits(void **state)
     assert_non_null(attention);
     assert_non_null(find(times, n, "embed_back"));
     assert_int_equal(q->calls, 2); /* the last layer: queries at labels only, keys and values together */
-    assert_true(q->flops == 2.0 * 32 * 16 * (plain.n_tokens + plain.n_labels));
+    assert_true(q->flops == 2 * ((32 * 16 + plain.r * (32 + 16)) * plain.n_labels +
+                                 (32 * 16 + plain.r * 2 * (16 + 16)) * plain.n_tokens));
     assert_true(attention->flops > 0 && attention->calls == 2);
     for (int i = 1; i < n; i++)
         assert_true(times[i - 1].seconds >= times[i].seconds && times[i].calls > 0);
