@@ -1,103 +1,5 @@
 /* Attention: the cpu table against the reference, the reference against finite differences. */
-#include "ops_test.h"
-
-enum { MAX_SEGMENTS = 64 };
-struct scene {
-    struct attention_shape shape;
-    struct segment segments[MAX_SEGMENTS];
-    int32_t *positions;
-    float *q, *k, *v, *dout;
-    int64_t n_q, n_kv; /* floats of q and of k */
-};
-
-/* Rows with shared prefixes: trees of segments, each behind its parent; some segments may be empty. */
-static void scene_open(struct scene *s, int32_t tokens, int32_t kv_heads, int32_t group, int32_t d,
-                       int32_t window, bool shared)
-{
-    memset(s, 0, sizeof *s);
-    s->positions = malloc((size_t)tokens * sizeof *s->positions);
-    int32_t end = 0, n = 0;
-    while (end < tokens) {
-        int32_t length =
-            n == MAX_SEGMENTS - 1 ? tokens - end : (int32_t)random_int(n > 0 ? 0 : 1, tokens / 3 + 1);
-        length = length > tokens - end ? tokens - end : length;
-        int32_t parent = shared && n > 0 ? (int32_t)random_int(-1, n - 1) : -1, before = 0;
-        for (int32_t p = parent; p >= 0; p = s->segments[p].parent)
-            before += s->segments[p].n_tokens;
-        s->segments[n++] = (struct segment){.start = end, .n_tokens = length, .parent = parent, .row = 0};
-        for (int32_t i = 0; i < length; i++)
-            s->positions[end + i] = before + i;
-        end += length;
-    }
-    s->shape = (struct attention_shape){.n_tokens = tokens,
-                                        .n_segments = n,
-                                        .segments = s->segments,
-                                        .positions = s->positions,
-                                        .n_q_heads = kv_heads * group,
-                                        .n_kv_heads = kv_heads,
-                                        .head_dim = d,
-                                        .window = window,
-                                        .scale = 1 / sqrtf((float)d)};
-    s->n_kv = (int64_t)tokens * kv_heads * d;
-    s->n_q = s->n_kv * group;
-    s->q = random_floats(s->n_q, 1.5);
-    s->k = random_floats(s->n_kv, 1.5);
-    s->v = random_floats(s->n_kv, 1);
-    s->dout = random_floats(s->n_q, 1);
-}
-static void scene_close(struct scene *s)
-{
-    guarded_free(s->q, s->n_q, "q");
-    guarded_free(s->k, s->n_kv, "k");
-    guarded_free(s->v, s->n_kv, "v");
-    guarded_free(s->dout, s->n_q, "dout");
-    free(s->positions);
-}
-
-struct result {
-    float *out, *lse, *dq, *dk, *dv;
-};
-static void result_make(struct result *r, const char *table, const char *path, int n_threads,
-                        const struct scene *s)
-{
-    const struct ops *ops = ops_by_name(table);
-    struct device *dev = device_of(ops, path, n_threads, COMPUTE_F32);
-    memset(r, 0, sizeof *r);
-    if (dev == NULL)
-        return;
-    r->out = guarded(s->n_q);
-    r->lse = guarded(s->n_q / s->shape.head_dim);
-    r->dq = guarded(s->n_q);
-    r->dk = guarded(s->n_kv);
-    r->dv = guarded(s->n_kv);
-    ops->attention(dev, r->out, r->lse, s->q, s->k, s->v, &s->shape);
-    ops->attention_back(dev, r->dq, r->dk, r->dv, s->dout, s->q, s->k, s->v, r->out, r->lse, &s->shape);
-    ops->sync(dev);
-    ops->close(dev);
-}
-static void result_free(struct result *r, const struct scene *s)
-{
-    if (r->out == NULL)
-        return;
-    guarded_free(r->out, s->n_q, "out");
-    guarded_free(r->lse, s->n_q / s->shape.head_dim, "lse");
-    guarded_free(r->dq, s->n_q, "dq");
-    guarded_free(r->dk, s->n_kv, "dk");
-    guarded_free(r->dv, s->n_kv, "dv");
-}
-static void result_same(const struct result *a, const struct result *b, const struct scene *s)
-{
-    assert_same_bits("out", a->out, b->out, s->n_q);
-    assert_same_bits("lse", a->lse, b->lse, s->n_q / s->shape.head_dim);
-    assert_same_bits("dq", a->dq, b->dq, s->n_q);
-    assert_same_bits("dk", a->dk, b->dk, s->n_kv);
-    assert_same_bits("dv", a->dv, b->dv, s->n_kv);
-}
-
-static const struct {
-    int32_t kv_heads, group, d;
-} heads[] = {{1, 1, 8}, {2, 3, 64}, {1, 8, 20}, {3, 3, 24}, {2, 2, 80}, {1, 2, 128}, {1, 4, 256}, {2, 1, 6}};
-enum { N_HEADS = sizeof heads / sizeof heads[0] };
+#include "attention_scene.h"
 
 static void test_against_reference(void **state)
 {
@@ -108,10 +10,10 @@ static void test_against_reference(void **state)
         int32_t tokens = c < 4 ? c + 1 : (int32_t)random_int(5, c % 8 == 1 ? 450 : 200),
                 window = c % 3 == 2 ? (int32_t)random_int(1, 70) : 0;
         scene_open(&s, tokens, heads[h].kv_heads, heads[h].group, heads[h].d, window, c % 4 != 1);
-        result_make(&want, "reference", NULL, 1, &s);
+        result_make(&want, "reference", NULL, COMPUTE_F32, 1, &s);
         for (int p = 0; p < N_TEST_PATHS; p++) {
             for (int n_threads = 1; n_threads <= 3; n_threads++)
-                result_make(&got[n_threads - 1], "cpu", test_paths[p], n_threads, &s);
+                result_make(&got[n_threads - 1], "cpu", test_paths[p], COMPUTE_F32, n_threads, &s);
             if (got[0].out != NULL) {
                 assert_close("out", got[0].out, want.out, s.n_q, 1e-5);
                 assert_close("lse", got[0].lse, want.lse, s.n_q / s.shape.head_dim, 5e-6);
@@ -129,50 +31,6 @@ static void test_against_reference(void **state)
     }
 }
 
-/* The queries of `from` alone, and those of `whole` with the other ones' gradients zeroed. */
-static void scene_choose(struct scene *some, struct scene *whole, const struct scene *from, int32_t *queries)
-{
-    int64_t row = (int64_t)from->shape.n_q_heads * from->shape.head_dim, n = 0;
-    int64_t spacing = random_int(1, 9); /* 1: all */
-    *some = *whole = *from;
-    whole->dout = copy_floats(from->dout, from->n_q);
-    for (int32_t t = 0; t < from->shape.n_tokens; t++)
-        if (random_int(1, spacing) == 1)
-            queries[n++] = t;
-        else
-            memset(whole->dout + t * row, 0, (size_t)row * sizeof(float));
-    some->shape.queries = queries;
-    some->shape.n_queries = n;
-    some->n_q = n * row;
-    some->q = guarded(some->n_q);
-    some->dout = guarded(some->n_q);
-    for (int64_t i = 0; i < n; i++) {
-        memcpy(some->q + i * row, from->q + queries[i] * row, (size_t)row * sizeof(float));
-        memcpy(some->dout + i * row, from->dout + queries[i] * row, (size_t)row * sizeof(float));
-    }
-}
-
-static void check_chosen(const char *table, const char *path, int n_threads, const struct scene *some,
-                         const struct scene *whole)
-{
-    struct result a, b;
-    int64_t n_heads = some->shape.n_q_heads, row = n_heads * some->shape.head_dim;
-    result_make(&a, table, path, n_threads, some);
-    result_make(&b, table, path, 1, whole);
-    for (int64_t i = 0; a.out != NULL && i < some->shape.n_queries; i++) {
-        int64_t t = some->shape.queries[i];
-        assert_same_bits("out", a.out + i * row, b.out + t * row, row);
-        assert_same_bits("lse", a.lse + i * n_heads, b.lse + t * n_heads, n_heads);
-        assert_same_bits("dq", a.dq + i * row, b.dq + t * row, row);
-    }
-    if (a.out != NULL) {
-        assert_same_bits("dk", a.dk, b.dk, some->n_kv);
-        assert_same_bits("dv", a.dv, b.dv, some->n_kv);
-    }
-    result_free(&a, some);
-    result_free(&b, whole);
-}
-
 /* Some of the queries alone get the bits that they get among all. */
 static void test_chosen_queries_same_bits(void **state)
 {
@@ -183,10 +41,10 @@ static void test_chosen_queries_same_bits(void **state)
         scene_open(&s, tokens, heads[h].kv_heads, heads[h].group, heads[h].d,
                    c % 3 == 2 ? (int32_t)random_int(1, 70) : 0, c % 4 != 1);
         scene_choose(&some, &whole, &s, queries);
-        check_chosen("reference", NULL, 1, &some, &whole);
+        check_chosen("reference", NULL, COMPUTE_F32, 1, &some, &whole);
         for (int p = 0; p < N_TEST_PATHS; p++)
             for (int n_threads = 1; n_threads <= 3; n_threads++)
-                check_chosen("cpu", test_paths[p], n_threads, &some, &whole);
+                check_chosen("cpu", test_paths[p], COMPUTE_F32, n_threads, &some, &whole);
         guarded_free(some.q, some.n_q, "q");
         guarded_free(some.dout, some.n_q, "dout");
         guarded_free(whole.dout, whole.n_q, "dout");
@@ -211,8 +69,8 @@ static void test_plans_same_bits(void **state)
             for (int32_t j = 0; j < s.segments[i].n_tokens; j++)
                 s.positions[s.segments[i].start + j] = before + j;
         }
-        result_make(&one, "cpu", "auto", 1, &s);
-        result_make(&four, "cpu", "auto", 4, &s);
+        result_make(&one, "cpu", "auto", COMPUTE_F32, 1, &s);
+        result_make(&four, "cpu", "auto", COMPUTE_F32, 4, &s);
         result_same(&one, &four, &s);
         result_free(&one, &s);
         result_free(&four, &s);
@@ -305,7 +163,7 @@ static void test_finite_differences(void **state)
         struct scene s;
         struct result r;
         scene_open(&s, 17, 1 + c % 2, 2, 6, c >= 2 ? 5 : 0, true);
-        result_make(&r, "reference", NULL, 1, &s);
+        result_make(&r, "reference", NULL, COMPUTE_F32, 1, &s);
         double *x[3];
         const float *from[3] = {s.q, s.k, s.v}, *grad[3] = {r.dq, r.dk, r.dv};
         const int64_t n[3] = {s.n_q, s.n_kv, s.n_kv};

@@ -6,6 +6,7 @@
  * prefix is shared or its own. Work is one (block of queries, key/value head) at a time; the query heads of a
  * group stand side by side as rows of one product. */
 #include "attention_internal.h"
+#include "attention_tiles_internal.h"
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -269,6 +270,10 @@ void cpu__attention(struct device *dev, float *out, float *lse, const float *q, 
 {
     struct attention at;
     int64_t n_kv = shape->n_kv_heads;
+    if (dev->tiles != NULL) {
+        cpu__tiles_attention(dev, out, lse, q, k, v, shape);
+        return;
+    }
     cpu__attention_open(&at, dev, shape, cpu__attention_turned_floats(shape));
     cpu__attention_turn(&at, at.extra, k);
     int64_t n_tasks = at.n_blocks * n_kv;

@@ -8,6 +8,7 @@
  *   - split: first dQ, a block a task; then dK and dV, a tile of keys a task (seven products a block).
  * The first is cheaper but has few tasks when all rows share one prefix. */
 #include "attention_internal.h"
+#include "attention_tiles_internal.h"
 #include <omp.h>
 #include <string.h>
 
@@ -188,6 +189,10 @@ void cpu__attention_back(struct device *dev, float *dq, float *dk, float *dv, co
                          const float *q, const float *k, const float *v, const float *out, const float *lse,
                          const struct attention_shape *shape)
 {
+    if (dev->tiles != NULL) {
+        cpu__tiles_attention_back(dev, dq, dk, dv, dout, q, k, v, out, lse, shape);
+        return;
+    }
     struct attention at;
     size_t turned = cpu__attention_turned_floats(shape),
            counts = (size_t)(shape->n_segments + dev->n_threads);

@@ -18,4 +18,12 @@ void tiles__pack_right_turned(uint16_t *panel, const float *x, int64_t ld, int64
 void tiles__copy_right(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
 void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
 
+void tiles__softmax(uint16_t *left, float *lse, float *sum, const float *scores, int64_t ld,
+                    const uint32_t *seen, int64_t n_panels, int rows, float scale);
+void tiles__softmax_back(const struct score_block *b, int first, int end);
+void tiles__row_dots(float *dots, const uint16_t *left, const float *x, int64_t ld, int64_t rows, int64_t k,
+                     int64_t n_heads);
+void tiles__divide_rows(float *to, int64_t ld_to, const float *from, int64_t ld_from, const float *by,
+                        int64_t rows, int64_t n);
+
 #endif

@@ -46,6 +46,17 @@ struct panel_product {
     const void *soon; /* memory that the next products read: brought near, 256 bytes a step; NULL: none */
 };
 
+/* A block of queries and a panel of keys on the way back through attention. A row is a query; seen[r] has bit
+ * c set when it sees key c. Steps of panels are written whole, with 0 wherever nothing is seen. */
+struct score_block {
+    const float *scores, *dp; /* [PANEL][PANEL]: queries times keys, gradients of the outputs times values */
+    const uint32_t *seen;     /* [PANEL] */
+    const float *lse, *through; /* [PANEL] */
+    float scale;
+    uint16_t *p_right, *ds_right; /* P and dS, rows as terms and keys as columns */
+    uint16_t *ds_left;            /* dS, keys as terms */
+};
+
 struct tiles {
     const char *name; /* as in cpu_path: "amx", "avx512_bf16" */
     /* Around a thread's calls of product. */
@@ -64,6 +75,22 @@ struct tiles {
     /* Right panels from bfloat16 rows, as they are. */
     void (*copy_right)(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
     void (*copy_right_turned)(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
+
+    /* Attention between its products. Everything in float32 until it is rounded into a panel; a row's bits
+     * depend on the row alone.
+     * softmax: row r sees the columns PANEL j + c of scores [rows, ld] with bit c of seen[PANEL j + r] set;
+     * left gets exp(scale s - max), lse and sum [rows] what the logarithm of the denominator and the
+     *          denominator of left's rows are. ld is a multiple of 16.
+     * softmax_back: P = exp(scale s - lse) and dS = scale P (dP - through) of rows [first, end), both even.
+     * row_dots: dots[PANEL h + r] = the sum over k terms of row r of left panel h times x[r * ld + h * k].
+     * divide_rows: to[r, n] = from[r, n] / by[r]. */
+    void (*softmax)(uint16_t *left, float *lse, float *sum, const float *scores, int64_t ld,
+                    const uint32_t *seen, int64_t n_panels, int rows, float scale);
+    void (*softmax_back)(const struct score_block *b, int first, int end);
+    void (*row_dots)(float *dots, const uint16_t *left, const float *x, int64_t ld, int64_t rows, int64_t k,
+                     int64_t n_heads);
+    void (*divide_rows)(float *to, int64_t ld_to, const float *from, int64_t ld_from, const float *by,
+                        int64_t rows, int64_t n);
 };
 
 /* Kernels of that name, or NULL where the processor or the system does not have them. "amx" asks the system
