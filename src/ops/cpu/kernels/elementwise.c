@@ -8,15 +8,24 @@ static inline float twice_u(float x)
 {
     return 1.59576912f * FMA(0.044715f * x * x, x, x);
 }
+/* exp(-x), cut where the sigmoid is 1 anyway and where nothing is left of it: at -87 it is 2e-38. */
+static inline float exp_minus(float x)
+{
+    float c = x < -87.0f ? -87.0f : x;
+    c = c > 86.0f ? 86.0f : c;
+    return exp_within(-c);
+}
 static inline float sigmoid(float x)
 {
-    return 1.0f / (1.0f + exp_f32(-x));
+    float s = 1.0f / (1.0f + exp_minus(x));
+    return x < -87.0f ? 0.0f : s;
 }
 /* Also s (1 - s), without taking the difference: near s = 1 it would have no digits left. */
 static inline float sigmoid_slope(float x, float *slope)
 {
-    float e = exp_f32(-x), s = 1.0f / (1.0f + e);
-    *slope = s * ((e > 1e30f ? 1e30f : e) * s);
+    float e = exp_minus(x), s = 1.0f / (1.0f + e);
+    s = x < -87.0f ? 0.0f : s;
+    *slope = s * (e * s);
     return s;
 }
 

@@ -111,35 +111,35 @@ static inline float bits_float(int32_t i)
     return x;
 }
 
-/* 2^e for e in [-126, 127]; anything else (from a NaN) gives some number, and no complaint. */
-static inline float power_of_two(int32_t e)
+/* exp(x) for x in [-86, 89], infinity where it is too large, within 1.25 units in the last place (0.9 where
+ * multiply-adds round once): x = n ln 2 + r with |r| <= ln(2) / 2, a polynomial of exp(r) that is off by at
+ * most 4e-9, times 2^n. ln 2 is cut in two: the first part has so few bits that x less n times it is exact. n
+ * - 1 goes into the exponent by an addition of integers, and a factor of 2 is left for the end, which makes
+ * infinity of 2^128. NaN stays NaN. */
+static inline float exp_within(float x)
 {
-    return bits_float((int32_t)((uint32_t)(e + 127) << 23));
+    const float magic = 12582911.0f; /* 1.5 * 2^23 - 1: adding it rounds to n, and the low bits show n - 1 */
+    float shifted = FMA(x, 1.44269504f, magic);
+    float n = shifted - magic;
+    float r = FMA(n, 2.12194440e-4f, FMA(n, -0.693359375f, x));
+    float p = 1.381456e-3f;
+    p = FMA(p, r, 8.368736e-3f);
+    p = FMA(p, r, 4.166839e-2f);
+    p = FMA(p, r, 1.6666521e-1f);
+    p = FMA(p, r, 0.49999994f);
+    p = FMA(p, r, 1.0f);
+    p = FMA(p, r, 1.0f);
+    uint32_t bits = (uint32_t)float_bits(p) + ((uint32_t)float_bits(shifted) << 23);
+    return 2.0f * bits_float((int32_t)bits);
 }
 
-/* exp(x) within one unit in the last place: x = n ln 2 + r with |r| <= ln(2) / 2, the series of exp(r) to r^7
- * (its rest is below 6e-9), times 2^n in two factors so that denormal and infinite results come out. NaN
- * stays NaN. ln 2 is cut in two: the first part has so few bits that t = x - n first is exact, and 1 + t is
- * kept with what its rounding lost, because two more roundings there would cost the promised unit. */
+/* exp(x) for any x; below -86 it is 0, so that no number without an exponent slows down what follows. */
 static inline float exp_f32(float x)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, which its low bits show */
-    float c = x < -105.0f ? -105.0f : x;
-    c = c > 90.0f ? 90.0f : c;
-    float shifted = FMA(c, 1.44269504f, magic);
-    float n = shifted - magic;
-    float t = FMA(n, -0.693359375f, c), rest = n * 2.12194440e-4f, r = t + rest;
-    float p = 1.98412698e-4f;
-    p = FMA(p, r, 1.38888889e-3f);
-    p = FMA(p, r, 8.33333333e-3f);
-    p = FMA(p, r, 4.16666667e-2f);
-    p = FMA(p, r, 1.66666667e-1f);
-    p = FMA(p, r, 0.5f);
-    float high = 1.0f + t, lost = t - (high - 1.0f);
-    float value = high + (FMA(p * r, r, rest) + lost);
-    int32_t e = float_bits(shifted) - 0x4b400000;
-    int32_t half = e >> 1;
-    return value * power_of_two(half) * power_of_two(e - half);
+    float c = x < -86.0f ? -86.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    float value = exp_within(c);
+    return x < -86.0f ? 0.0f : value;
 }
 
 #endif

@@ -2,15 +2,24 @@
 #include "kernel_names.h"
 #include "simd.h"
 
+/* Groups of lanes that do not wait for each other. */
+enum { GROUPS = 4 };
+
 static float row_max(const float *x, int64_t n)
 {
-    v16 max = v16_set(-INFINITY);
+    v16 max[GROUPS];
     int64_t i = 0;
+    for (int g = 0; g < GROUPS; g++)
+        max[g] = v16_set(-INFINITY);
+    for (; i + GROUPS * LANES <= n; i += GROUPS * LANES)
+#pragma GCC unroll 4
+        for (int g = 0; g < GROUPS; g++)
+            max[g] = v16_max(v16_load(x + i + g * LANES), max[g]);
     for (; i + LANES <= n; i += LANES)
-        max = v16_max(v16_load(x + i), max);
+        max[0] = v16_max(v16_load(x + i), max[0]);
     if (i < n)
-        max = v16_max(v16_load_part(x + i, n - i, -INFINITY), max);
-    return v16_max_of(max);
+        max[0] = v16_max(v16_load_part(x + i, n - i, -INFINITY), max[0]);
+    return v16_max_of(v16_max(v16_max(max[0], max[1]), v16_max(max[2], max[3])));
 }
 
 /* Lanes are counted from x: the caller lets x begin where its count of keys begins. */
@@ -62,6 +71,19 @@ void KERNEL(dscore)(float *dp, const float *s, int64_t n, float through, float s
 /* Float sums of 1024 terms are added up in double: a vocabulary is long. */
 enum { SUM_BLOCK = 1024 };
 
+/* A whole block: the groups of lanes side by side, then one after the other. */
+static float block_sum(const float *x)
+{
+    v16 sum[GROUPS];
+    for (int g = 0; g < GROUPS; g++)
+        sum[g] = v16_load(x + g * LANES);
+    for (int64_t i = GROUPS * LANES; i < SUM_BLOCK; i += GROUPS * LANES)
+#pragma GCC unroll 4
+        for (int g = 0; g < GROUPS; g++)
+            sum[g] = v16_add(sum[g], v16_load(x + i + g * LANES));
+    return v16_sum(v16_add(v16_add(sum[0], sum[1]), v16_add(sum[2], sum[3])));
+}
+
 float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad_scale)
 {
     float max = row_max(logits, v), buffer[SUM_BLOCK], at_target = logits[target];
@@ -71,7 +93,7 @@ float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad
         float *e = grad_scale != 0 ? logits + b : buffer;
         for (int64_t i = 0; i < n; i++)
             e[i] = exp_f32(logits[b + i] - max);
-        sum += (double)row_sum(e, n);
+        sum += (double)(n == SUM_BLOCK ? block_sum(e) : row_sum(e, n));
     }
     double loss = (double)max - (double)at_target + log(sum);
     if (grad_scale != 0) {
