@@ -24,11 +24,17 @@ void ckpt_abort(struct ckpt_writer *w);
 
 /* "checkpoint-<digits>" -> step, or -1. */
 int64_t ckpt_step_of(const char *name);
-/* Newest complete checkpoint of out_dir: adapter, adapter_config, trainer_state with the right global_step
- * and both of optimizer and scheduler whole as zip archives (checksums included). *step = -1 and path "" when
+/* Whether a directory is a complete checkpoint of that step: adapter, adapter_config, trainer_state with the
+ * right global_step and both of optimizer and scheduler whole as zip archives (checksums included). ST_INPUT
+ * names what is missing or broken. */
+enum status ckpt_check(const char *path, int64_t step, struct err *err);
+/* Newest complete checkpoint of out_dir. *step = -1 and path "" when
  * there is none, also when out_dir does not exist. What is skipped is logged as a warning with the reason;
  * trouble with memory or the disk is an error, not a reason to fall back to something older. */
 enum status ckpt_newest(const char *out_dir, char path[PATH_BYTES], int64_t *step, struct err *err);
+/* The same of those whose step is less than `below`. */
+enum status ckpt_newest_below(const char *out_dir, int64_t below, char path[PATH_BYTES], int64_t *step,
+                              struct err *err);
 /* Removes all but the newest `keep` directories "checkpoint-<step>", complete or not; the newest complete one
  * stays in any case. Links are left alone. keep < 1 removes nothing. */
 enum status ckpt_rotate(const char *out_dir, int keep, struct err *err);

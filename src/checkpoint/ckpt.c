@@ -216,7 +216,7 @@ static int newest_complete(const char *out_dir, const struct ckpt_entries *list)
         char path[PATH_BYTES];
         struct err err = ERR_INIT;
         if (path_join(path, out_dir, list->items[i].name, &err) == ST_OK &&
-            ckpt__check(path, list->items[i].step, &err) == ST_OK)
+            ckpt_check(path, list->items[i].step, &err) == ST_OK)
             return i;
     }
     return -1;

@@ -21,8 +21,6 @@ struct ckpt_entries {
 /* The directories "checkpoint-<digits>" of out_dir; none when out_dir is missing. */
 enum status ckpt__list(const char *out_dir, struct ckpt_entries *out, struct err *err);
 void ckpt__list_release(struct ckpt_entries *list);
-/* ST_OK if the directory holds a complete checkpoint of that step; else what is wrong with it. */
-enum status ckpt__check(const char *path, int64_t step, struct err *err);
 /* Puts the new directory in the place of the final one, which may exist. */
 enum status ckpt__replace(const struct ckpt_writer *w, bool can_exchange, struct err *err);
 /* Undoes or finishes what a kill interrupted in ckpt__replace. */

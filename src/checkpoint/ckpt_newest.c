@@ -108,30 +108,53 @@ static enum status check_state(const char *dir, int64_t step, struct err *err)
 
 /* Only its being there and whole: a configuration that is not supported must become an error later, not a
  * silent start from something older. */
-static enum status check_config(const char *dir, struct err *err)
+static enum status check_json(const char *dir, const char *name, struct err *err)
 {
     char path[PATH_BYTES];
     json_t *o = NULL;
-    TRY(path_of(path, dir, "adapter_config.json", err));
+    TRY(path_of(path, dir, name, err));
     TRY(json_read_file(&o, path, CONFIG_MAX_BYTES, err));
     json_decref(o);
     return ST_OK;
 }
 
-enum status ckpt__check(const char *path, int64_t step, struct err *err)
+/* Trainer's save_safetensors=False leaves the older form, which adapter_read takes where there is no other.
+ */
+static enum status check_adapter(const char *dir, struct err *err)
 {
-    char file[PATH_BYTES];
+    char path[PATH_BYTES];
     struct safetensors adapter;
-    TRY(path_of(file, path, "adapter_model.safetensors", err));
-    TRY(safetensors_open(&adapter, file, err));
+    TRY(path_join(path, dir, "adapter_model.bin", err));
+    bool is_bin = file_exists(path);
+    TRY(path_join(path, dir, "adapter_model.safetensors", err));
+    if (is_bin && !file_exists(path))
+        return check_zip(dir, "adapter_model.bin", err);
+    TRY(path_of(path, dir, "adapter_model.safetensors", err));
+    TRY(safetensors_open(&adapter, path, err));
     safetensors_close(&adapter);
-    TRY(check_config(path, err));
+    return ST_OK;
+}
+
+enum status ckpt_check(const char *path, int64_t step, struct err *err)
+{
+    char state[PATH_BYTES];
+    TRY(check_adapter(path, err));
+    TRY(check_json(path, "adapter_config.json", err));
     TRY(check_state(path, step, err));
+    TRY(path_join(state, path, "smgpt_state.json", err));
+    if (file_exists(state)) /* of ours: what a resume compares with */
+        TRY(check_json(path, "smgpt_state.json", err));
     TRY(check_zip(path, "optimizer.pt", err));
     return check_zip(path, "scheduler.pt", err);
 }
 
 enum status ckpt_newest(const char *out_dir, char path[PATH_BYTES], int64_t *step, struct err *err)
+{
+    return ckpt_newest_below(out_dir, INT64_MAX, path, step, err);
+}
+
+enum status ckpt_newest_below(const char *out_dir, int64_t below, char path[PATH_BYTES], int64_t *step,
+                              struct err *err)
 {
     struct err ignored = ERR_INIT;
     struct ckpt_entries list = {0};
@@ -143,10 +166,12 @@ enum status ckpt_newest(const char *out_dir, char path[PATH_BYTES], int64_t *ste
     enum status status = ST_OK;
     for (int i = 0; i < list.n_items && *step < 0 && status == ST_OK; i++) {
         struct err reason = ERR_INIT;
+        if (list.items[i].step >= below)
+            continue;
         status = path_join(path, out_dir, list.items[i].name, err);
         if (status != ST_OK)
             break;
-        enum status complete = ckpt__check(path, list.items[i].step, &reason);
+        enum status complete = ckpt_check(path, list.items[i].step, &reason);
         if (complete == ST_OK)
             *step = list.items[i].step;
         else if (complete == ST_INPUT)

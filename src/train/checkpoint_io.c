@@ -374,10 +374,10 @@ static bool is_rounded(const char *path)
     return rounded;
 }
 
-/* A file of ours that does not hold what was saved. A finished stage has nothing to go on with, and hands
- * over what its file holds in any case. */
+/* A file of ours that does not hold what was saved: *damaged, unless it was rounded when it was saved. A
+ * finished stage has nothing to go on with, and hands over what its rounded file holds. */
 static enum status check_values(const char *dir, const struct trainer *t, const float *values, int64_t step,
-                                const char *saved_values, struct err *err)
+                                const char *saved_values, bool *damaged, struct err *err)
 {
     char path[PATH_BYTES], hex[SHA256_HEX_BYTES];
     struct err found = ERR_INIT;
@@ -388,6 +388,7 @@ static enum status check_values(const char *dir, const struct trainer *t, const 
     if (!is_rounded(path)) {
         err_set(&found, ST_INPUT, "%s does not hold the values that were saved", path);
         err_hint(&found, "take another checkpoint, or set accept_changes=true to go on from these values");
+        *damaged = !t->o->accept_changes;
     } else if (step < t->plan.max_steps) {
         err_set(&found, ST_USAGE, "%s holds values rounded to bfloat16 (save_dtype): no exact resume", path);
         err_hint(&found,
@@ -444,14 +445,16 @@ static enum status read_optimizer(const char *dir, const struct trainer *t, int6
 }
 
 static enum status read_all(const char *dir, const struct trainer *t, const struct vectors *x, int64_t *step,
-                            json_t **history, struct err *err)
+                            json_t **history, bool *damaged, struct err *err)
 {
     char path[PATH_BYTES], saved_values[SHA256_HEX_BYTES];
     struct trainer_state s = {0};
     TRY(path_join(path, dir, "trainer_state.json", err));
     TRY(trainer_state_read(path, &s, err));
     *step = s.global_step;
+    json_decref(*history);
     *history = json_incref(s.log_history);
+    *damaged = false;
     trainer_state_release(&s);
     if (*step < 1)
         return err_set(err, ST_INPUT, "%s is of step %lld", path, (long long)*step);
@@ -462,7 +465,7 @@ static enum status read_all(const char *dir, const struct trainer *t, const stru
         return err_hint(err, "set max_steps or epochs as they were, or start anew with --resume none");
     }
     TRY(adapter_read(dir, t->c->params, x->values, err));
-    TRY(check_values(dir, t, x->values, *step, saved_values, err));
+    TRY(check_values(dir, t, x->values, *step, saved_values, damaged, err));
     TRY(read_optimizer(dir, t, *step, x, err));
     TRY(read_scheduler(dir, t, *step, err));
     log_info("resuming from %s", dir);
@@ -498,25 +501,49 @@ static enum status set_aside(const char *out_dir, int64_t step, struct err *err)
     return st;
 }
 
+/* From the newest complete checkpoint, of whose adapter's bytes only its hash tells whether they are right:
+ * one that is damaged is passed over where an older one is. Without any *step stays 0. */
+static enum status read_newest(const struct trainer *t, const struct vectors *x, int64_t *step,
+                               json_t **history, struct err *err)
+{
+    char dir[PATH_BYTES];
+    struct err fault = ERR_INIT;
+    int64_t newest = INT64_MAX;
+    for (;;) {
+        bool damaged = false;
+        TRY(ckpt_newest_below(t->o->out_dir, newest, dir, &newest, err));
+        if (newest < 0)
+            break;
+        if (fault.status != ST_OK)
+            log_warn("skipped: %s", fault.what);
+        fault = (struct err)ERR_INIT;
+        enum status st = read_all(dir, t, x, step, history, &damaged, &fault);
+        if (st == ST_OK)
+            return ST_OK;
+        err_where(&fault, "resuming from %s", dir);
+        if (!damaged)
+            break;
+    }
+    if (fault.status != ST_OK)
+        *err = fault;
+    return fault.status;
+}
+
 /* Rank 0: where to go on, and everything that is there. */
 static enum status restore(const struct trainer *t, const struct vectors *x, int64_t *step, json_t **history,
                            struct err *err)
 {
-    char dir[PATH_BYTES] = "";
     const struct train_options *o = t->o;
+    bool damaged;
     *step = 0;
     if (o->resume && o->resume_dir[0] != '\0') {
-        snprintf(dir, sizeof dir, "%s", o->resume_dir);
-    } else if (o->resume && dir_exists(o->out_dir)) {
-        int64_t newest = -1;
-        TRY(ckpt_newest(o->out_dir, dir, &newest, err));
-    }
-    if (dir[0] != '\0') {
-        enum status st = read_all(dir, t, x, step, history, err);
+        enum status st = read_all(o->resume_dir, t, x, step, history, &damaged, err);
         if (st != ST_OK) {
-            err_where(err, "resuming from %s", dir);
+            err_where(err, "resuming from %s", o->resume_dir);
             return st;
         }
+    } else if (o->resume && dir_exists(o->out_dir)) {
+        TRY(read_newest(t, x, step, history, err));
     }
     return set_aside(o->out_dir, *step, err);
 }

@@ -241,6 +241,7 @@ static void damaged_are_skipped(void **state)
         {"trainer_state.json", NULL, 0, "trainer_state.json is missing"},
         {"trainer_state.json", "{\"global_step\":7}", 0, "trainer_state.json is of step 7, not 20"},
         {"trainer_state.json", "version https://git-lfs.github.com/spec/v1\n", 0, "trainer_state.json"},
+        {"smgpt_state.json", "{\"stage\":", 0, "smgpt_state.json"},
         {"optimizer.pt", NULL, 0, "optimizer.pt is missing"},
         {"optimizer.pt", "", -1, "no end record"},
         {"optimizer.pt", "<html>", 0, "web page"},
@@ -260,7 +261,7 @@ static void damaged_are_skipped(void **state)
         else
             cut(name, cases[i].cut);
         struct err reason = ERR_INIT;
-        expect_error(ckpt__check(fixture_path("out/checkpoint-20"), 20, &reason), ST_INPUT, &reason,
+        expect_error(ckpt_check(fixture_path("out/checkpoint-20"), 20, &reason), ST_INPUT, &reason,
                      cases[i].reason);
         assert_int_equal(newest(path), 10);
     }
@@ -273,6 +274,38 @@ static void damaged_are_skipped(void **state)
     fixture_write("out/checkpoint-20/optimizer.pt", b.data, b.n_bytes);
     assert_int_equal(newest(path), 10);
     buf_release(&b);
+}
+
+/* Trainer's older form of the adapter, whole and broken. */
+static void adapter_as_pickle(void **state)
+{
+    char path[PATH_BYTES];
+    struct buf b = BUF_INIT;
+    save(10, 1);
+    save(20, 2);
+    fixture_read(fixture_path("out/checkpoint-20/optimizer.pt"), &b);
+    assert_int_equal(remove(fixture_path("out/checkpoint-20/adapter_model.safetensors")), 0);
+    assert_int_equal(newest(path), 10);
+    fixture_write("out/checkpoint-20/adapter_model.bin", b.data, b.n_bytes);
+    assert_int_equal(newest(path), 20);
+    fixture_write("out/checkpoint-20/adapter_model.bin", b.data, b.n_bytes / 2);
+    assert_int_equal(newest(path), 10);
+    buf_release(&b);
+}
+
+static void newest_below(void **state)
+{
+    char path[PATH_BYTES];
+    int64_t step;
+    struct err err = ERR_INIT;
+    save(10, 1);
+    save(20, 2);
+    assert_int_equal(ckpt_newest_below(fixture_path("out"), 20, path, &step, &err), ST_OK);
+    assert_int_equal(step, 10);
+    assert_string_equal(path, fixture_path("out/checkpoint-10"));
+    assert_int_equal(ckpt_newest_below(fixture_path("out"), 10, path, &step, &err), ST_OK);
+    assert_int_equal(step, -1);
+    assert_string_equal(path, "");
 }
 
 static void odd_names_are_ignored(void **state)
@@ -388,16 +421,10 @@ static void equal_runs_write_equal_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(step_names),
-        CASE(save_and_find),
-        CASE(commit_fails),
-        CASE(replace_by_steps),
-        CASE(leftovers_go),
-        CASE(damaged_are_skipped),
-        CASE(odd_names_are_ignored),
-        CASE(rotation),
-        CASE(killed_at_any_moment),
-        CASE(equal_runs_write_equal_bytes),
+        CASE(step_names),        CASE(save_and_find),        CASE(commit_fails),
+        CASE(replace_by_steps),  CASE(leftovers_go),         CASE(damaged_are_skipped),
+        CASE(adapter_as_pickle), CASE(newest_below),         CASE(odd_names_are_ignored),
+        CASE(rotation),          CASE(killed_at_any_moment), CASE(equal_runs_write_equal_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,6 +50,16 @@ stopped() {
     goes_on "$dir" "$6"
 }
 
+# flip FILE: one bit of its last byte but 8.
+flip() {
+    python3 - "$1" <<'PY'
+import sys
+data = bytearray(open(sys.argv[1], "rb").read())
+data[-9] ^= 16
+open(sys.argv[1], "wb").write(data)
+PY
+}
+
 # A deadline again and again. What is over before the first step has nothing to save, and says 85 all the same.
 deadlines() {
     local i n_stops got limit
@@ -106,6 +116,21 @@ expect 0 3 usr1-to-launcher --resume usr1-to-launcher/stage1_mlm/checkpoint-30
 says 'checkpoint-60 is of a later step than this run goes on from: moved to .*superseded/checkpoint-60'
 same_state straight/stage1_mlm usr1-to-launcher/stage1_mlm "$steps"
 same_log straight/stage1_mlm usr1-to-launcher/stage1_mlm
+# One bit in the adapter's values: only its hash tells, and the checkpoint before is gone on from.
+[ -d straight/stage1_mlm/checkpoint-30 ] || fail "no checkpoint to fall back to"
+cp -r straight damaged
+flip damaged/stage1_mlm/checkpoint-60/adapter_model.safetensors
+expect 0 2 damaged
+says 'warning: skipped: .*checkpoint-60/adapter_model.safetensors does not hold the values that were saved'
+says 'resuming from damaged/stage1_mlm/checkpoint-30$'
+same_state straight/stage1_mlm damaged/stage1_mlm "$steps"
+flip damaged/stage1_mlm/checkpoint-60/adapter_model.safetensors
+expect 3 2 damaged --resume damaged/stage1_mlm/checkpoint-60
+says 'error: .*does not hold the values that were saved'
+rm -r damaged/stage1_mlm/checkpoint-30
+expect 3 2 damaged
+says 'error: .*does not hold the values that were saved'
+
 expect 0 1 usr1-to-launcher --resume none
 says "starting over: 'usr1-to-launcher/stage1_mlm' was renamed to 'usr1-to-launcher/stage1_mlm.old1'"
 same_state straight/stage1_mlm usr1-to-launcher/stage1_mlm "$steps"
