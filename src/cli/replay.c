@@ -8,6 +8,7 @@
 #include "util/log.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,28 @@ static enum status find_start(struct replay *r, int64_t n_steps, struct err *err
     return path_join(r->from_dir, r->out_dir, name, err);
 }
 
+/* Where things lie here, as far as it was said: the checkpoint may come from another machine. */
+static enum status take_places(struct options *saved, const struct options *o, struct err *err)
+{
+    static const size_t places[] = {offsetof(struct options, model), offsetof(struct options, data_json),
+                                    offsetof(struct options, pack),
+                                    offsetof(struct options, system_prompt_file)};
+    struct options *unsaid = malloc(sizeof *unsaid);
+    if (!unsaid)
+        return err_memory(err, "options", sizeof *unsaid);
+    options_default(unsaid);
+    memcpy(unsaid->work_dir, o->work_dir, sizeof unsaid->work_dir);
+    memcpy(unsaid->data_dir, o->data_dir, sizeof unsaid->data_dir);
+    enum status st = options_finish(unsaid, err);
+    for (size_t i = 0; i < sizeof places / sizeof *places && st == ST_OK; i++) {
+        const char *said = (const char *)o + places[i];
+        if (strcmp(said, (const char *)unsaid + places[i]) != 0)
+            memcpy((char *)saved + places[i], said, OPTION_TEXT_BYTES);
+    }
+    free(unsaid);
+    return st;
+}
+
 /* The saved options, with what belongs to this machine taken from the command line. */
 static enum status saved_options(struct replay *r, const struct options *o, const char *checkpoint,
                                  struct err *err)
@@ -75,6 +98,7 @@ static enum status saved_options(struct replay *r, const struct options *o, cons
     options_default(&r->options);
     TRY(path_join(path, checkpoint, "smgpt_options.json", err));
     TRY(options_read_file(&r->options, path, err));
+    TRY(take_places(&r->options, o, err));
     r->options.threads = o->threads;
     memcpy(r->options.cpu_path, o->cpu_path, sizeof r->options.cpu_path);
     r->options.eval_steps = 0;
