@@ -27,12 +27,13 @@ static bool is_complete(const struct hub_tree *tree, int64_t step)
     return has(tree, step, "adapter_model.safetensors") || has(tree, step, "adapter_model.bin");
 }
 
-int64_t hub_newest_checkpoint(const struct hub_tree *tree)
+/* The newest folder checkpoint-<step> before `below` that has all files a resume needs; -1: none. */
+static int64_t newest_of(const struct hub_tree *tree, int64_t below)
 {
     int64_t newest = -1;
     for (size_t i = 0; i < tree->n_files; i++) {
         int64_t step = hub_checkpoint_step(tree->files[i].path, NULL);
-        if (step > newest && is_complete(tree, step))
+        if (step > newest && step < below && is_complete(tree, step))
             newest = step;
     }
     return newest;
@@ -43,9 +44,23 @@ static const char *out_dir_of(const struct options *o, int stage)
     return stage == 1 ? o->out_s1 : stage == 2 ? o->out_s2 : o->out_s3;
 }
 
+/* Every byte is what the Hub has; what the Hub has may have been broken when it was sent. */
+static enum status check(const char *tmp, const char *repo, int64_t step, bool *good, struct err *err)
+{
+    struct err reason = ERR_INIT;
+    enum status st = ckpt_check(tmp, step, &reason);
+    *good = st == ST_OK;
+    if (st != ST_OK && st != ST_INPUT)
+        return err_set(err, st, "%s", reason.what);
+    if (st == ST_OK)
+        return ST_OK;
+    log_warn("checkpoint-%lld of %s is passed over: %s", (long long)step, repo, reason.what);
+    return dir_remove(tmp, err);
+}
+
 /* Into a hidden directory, which a broken transfer leaves for the next start to go on with; then renamed. */
 static enum status fetch(struct http *h, const struct options *o, const char *repo,
-                         const struct hub_tree *tree, int stage, int64_t step, struct err *err)
+                         const struct hub_tree *tree, int stage, int64_t step, bool *good, struct err *err)
 {
     char commit[SHA1_HEX_BYTES], folder[64], hidden[128], tmp[PATH_BYTES], final[PATH_BYTES],
         spool[PATH_BYTES], state[PATH_BYTES];
@@ -56,6 +71,9 @@ static enum status fetch(struct http *h, const struct options *o, const char *re
     TRY(path_join(tmp, out, hidden, err));
     TRY(path_join(final, out, folder, err));
     TRY(hub_download_folder(h, repo, tree->commit, folder, tmp, commit, err));
+    TRY(check(tmp, repo, step, good, err));
+    if (!*good)
+        return ST_OK;
     TRY(dir_remove(final, err)); /* a broken one: no complete one of this step is here */
     if (rename(tmp, final) != 0)
         return err_errno(err, ST_ENV, "cannot rename '%s' to '%s'", tmp, final);
@@ -99,8 +117,11 @@ static enum status restore_stage(struct http *h, const struct options *o, int st
     TRY(list(h, o, stage, repo, &tree, &missing, asked, err));
     if (!*asked || missing)
         return ST_OK;
-    int64_t there = hub_newest_checkpoint(&tree);
-    enum status st = there > here ? fetch(h, o, repo, &tree, stage, there, err) : ST_OK;
+    bool good = false;
+    enum status st = ST_OK;
+    for (int64_t step = newest_of(&tree, INT64_MAX); step > here && !good && st == ST_OK;
+         step = newest_of(&tree, step))
+        st = fetch(h, o, repo, &tree, stage, step, &good, err);
     hub_tree_release(&tree);
     return st;
 }

@@ -369,6 +369,23 @@ static enum status run_stage(struct run *r, int stage, struct err *err)
     return st;
 }
 
+/* A stage that has a checkpoint was begun from a finished one before it: where that is neither here nor on
+ * the Hub any more, it is not trained again. Rank 0. */
+static int first_to_run(const struct run *r, int first, int last)
+{
+    int newest = last;
+    while (newest > first && !has_checkpoint(r, newest))
+        newest--;
+    for (int stage = first; stage < newest; stage++) {
+        if (has_checkpoint(r, stage))
+            continue;
+        log_info("stage %d has no checkpoint and stage %d has: going on with stage %d", stage, newest,
+                 newest);
+        return newest;
+    }
+    return first;
+}
+
 enum status stages_run(struct comm *comm, const struct stages_request *request, struct err *err)
 {
     struct stages_request own = *request;
@@ -377,6 +394,8 @@ enum status stages_run(struct comm *comm, const struct stages_request *request, 
     r.program = (size_t)machine_rss_bytes();
     if (comm->rank == 0)
         st = stage_data_open(&r.data, r.o, &own.first_stage, &own.last_stage, err);
+    if (st == ST_OK && comm->rank == 0 && own.resume == RESUME_AUTO)
+        own.first_stage = first_to_run(&r, own.first_stage, own.last_stage);
     st = comm_agree(comm, st, err);
     if (st == ST_OK)
         st = comm->ops->bcast(comm, 0, &own.first_stage, sizeof own.first_stage, err);
