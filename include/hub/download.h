@@ -6,13 +6,14 @@
 
 struct download {
     const struct hub_file *file;
-    char *path; /* where it goes; its directory exists. Owned by the caller */
+    char *path;   /* where it goes; its directory exists. Owned by the caller */
+    bool is_blob; /* the path is named by the hash: what stands there with the right size is it */
 };
 
 /* Downloads files of a repository at a commit, several at a time. Each is written to "<path>.incomplete",
  * gone on with where an earlier try ended, checked (size, sha256 of LFS files, git's sha1 of others), written
- * to disk and renamed. One that stands at its path with the right size is left. `what` is named in the
- * progress line. ST_NET: the Hub refuses or faults went on; ST_ENV: disk or memory; ST_STOPPED: a signal.
+ * to disk and renamed. One that stands at its path with the right size and hash is left. `what` is named in
+ * the progress line. ST_NET: the Hub refuses or faults went on; ST_ENV: disk or memory; ST_STOPPED: a signal.
  * What came stays for the next try. */
 enum status hub_download(struct http *h, const char *repo, const char *commit, const struct download *items,
                          size_t n_items, const char *what, struct err *err);

@@ -19,6 +19,7 @@ struct http_config {
     double pause_s; /* 0: $SMGPT_HUB_PAUSE_S, else 1 second. First pause before a repeat; doubles up to 8
                        times it */
     const atomic_bool *cancel; /* NULL, or: becomes true when all is to be given up within a second */
+    bool stoppable; /* so does a signal to stop (stop_requested): for calls that somebody waits for */
 };
 /* Strings are copied. ST_USAGE: the endpoint is no URL of http or https; ST_ENV: no memory. */
 enum status http_open(struct http **out, const struct http_config *config, struct err *err);
@@ -35,9 +36,10 @@ enum http_follow {
 
 struct http_request {
     enum http_method method;
-    const char *url;  /* absolute, or "/path" below the endpoint */
+    const char *url;  /* absolute, or "/path" below the endpoint. The public Hub's own URLs (in what a mirror
+                         or a proxy answers) are taken as the endpoint's */
     bool authorize;   /* send the token, if the URL (each one along redirects) is at the endpoint's scheme,
-                         host and port. Elsewhere it is never sent */
+                         host and port. Elsewhere it is never sent, nor behind a redirect that led elsewhere */
     bool expect_json; /* a good reply that is no JSON counts as a fault of the line: repeated, then ST_NET */
     int repeats;      /* how often to repeat after 408, 429, 500, 502, 503, 504 and faults of the line; what a
                          request does must not hurt twice */
@@ -49,8 +51,8 @@ struct http_request {
     int64_t file_from, file_bytes;
     int64_t range_from;    /* > 0: "Range: bytes=N-" */
     size_t max_body_bytes; /* of the reply into memory; 0: 16 MiB */
-    double total_s; /* 0: 60 s and one more for each 50 kB of body sent; < 0: no limit but the stall's */
-    bool stoppable; /* a signal to stop (stop_requested) gives it up, too: ST_STOPPED */
+    double total_s;        /* 0: 60 s and one more for each 50 kB of body sent */
+    bool slow; /* the server works before it answers: silence counts as a stall after 2.5 times as long */
     /* Where the bytes of a 200 or 206 go, instead of into reply->body. `restart` is true before the first
      * bytes of each try. A status other than ST_OK ends the request with it. */
     enum status (*sink)(void *user, int status, bool restart, const void *data, size_t n_bytes,

@@ -30,6 +30,8 @@ void hub_token_forget(struct hub_token *token);
 
 /* True when HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE says 1, ON, YES or TRUE in any case. */
 bool hub_is_offline(void);
+/* The same of HF_HUB_DISABLE_SYMLINKS: the cache is to hold files where it has links to blobs. */
+bool hub_without_links(void);
 
 /* Where huggingface_hub keeps its things: $HF_HOME, else $XDG_CACHE_HOME/huggingface, else
  * ~/.cache/huggingface. ST_ENV when none of HF_HOME, XDG_CACHE_HOME and HOME is set. */

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CARD_BYTES ((size_t)1 << 20)
+
 struct hub_arguments {
     const struct options *options;
     const char *action, *dir, *target; /* the words; dir is the repository of a pull */
@@ -77,8 +79,18 @@ static void show(void *user, int64_t done_bytes, int64_t all_bytes)
     log_progress(last, "%s: %.1f of %.1f MB up", a->dir, (double)done_bytes / 1e6, (double)all_bytes / 1e6);
 }
 
+/* A checkpoint's card is also that of its stage's repository. Another repository's README.md is its owner's.
+ */
+static enum status read_card(const struct hub_arguments *a, struct buf *card, struct err *err)
+{
+    char path[PATH_BYTES];
+    TRY(path_join(path, a->dir, "README.md", err));
+    return a->repo || !file_exists(path) ? ST_OK : file_read(path, CARD_BYTES, card, err);
+}
+
 static enum status push_to(struct http *h, struct hub_arguments *a, const char *repo, struct err *err)
 {
+    struct buf card = BUF_INIT;
     char copy[PATH_BYTES], absolute[PATH_BYTES], summary[300];
     struct push_result result;
     if (!realpath(a->dir, absolute))
@@ -95,7 +107,12 @@ static enum status push_to(struct http *h, struct hub_arguments *a, const char *
                                    .progress = show,
                                    .user = a};
     TRY(hub_repo_make(h, repo, err));
-    TRY(hub_push(h, &request, &result, err));
+    enum status st = read_card(a, &card, err);
+    request.card = card.data;
+    if (st == ST_OK)
+        st = hub_push(h, &request, &result, err);
+    buf_release(&card);
+    TRY(st);
     log_info("%s is in %s/%s%s%s, commit %.12s", a->dir, http_endpoint(h), repo,
              result.unchanged ? ", as it was" : "", result.n_rounds > 1 ? ", after faults" : "",
              result.commit);
@@ -125,8 +142,15 @@ static enum status push(struct http *h, struct hub_arguments *a, struct err *err
 
 /* ---- what is where ---- */
 
-static void print_steps(const char *label, const int64_t *steps, size_t n)
+static int by_step(const void *a, const void *b)
 {
+    const int64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static void print_steps(const char *label, int64_t *steps, size_t n)
+{
+    qsort(steps, n, sizeof *steps, by_step);
     printf("  %s", label);
     for (size_t i = 0; i < n; i++)
         printf(" %lld", (long long)steps[i]);
@@ -165,26 +189,34 @@ static enum status steps_here(const char *out_dir, int64_t *steps, size_t *n, st
     return ST_OK;
 }
 
-static enum status print_stage(struct http *h, const struct options *o, int stage,
-                               const struct spool_point *points, size_t n_points, struct err *err)
+/* Once the Hub cannot be asked, *why says so and it is not asked again. */
+static void print_hub(struct http *h, const struct options *o, int stage, struct err *why)
 {
     char repo[HUB_REPO_BYTES];
     int64_t steps[MAX_STEPS];
-    struct hub_tree tree;
+    struct hub_tree tree = {0};
     bool missing = false;
+    if (why->status == ST_OK && hub_repo_of_stage(h, o, stage, repo, why) == ST_OK) {
+        struct err own = ERR_INIT;
+        if (hub_tree_read(h, repo, "main", &tree, &missing, &own) != ST_OK && !missing)
+            *why = own;
+    }
+    if (why->status == ST_OK) {
+        printf("stage %d  %s%s\n", stage, repo, missing ? "  (not there yet)" : "");
+        print_steps("hub    ", steps, steps_on_hub(&tree, steps));
+    } else {
+        printf("stage %d\n  hub     cannot be asked\n", stage);
+    }
+    hub_tree_release(&tree);
+}
+
+static enum status print_stage(struct http *h, const struct options *o, int stage,
+                               const struct spool_point *points, size_t n_points, struct err *why,
+                               struct err *err)
+{
+    int64_t steps[MAX_STEPS];
     size_t n = 0;
-    struct err own = ERR_INIT;
-    TRY(hub_repo_of_stage(h, o, stage, repo, err));
-    enum status st = hub_tree_read(h, repo, "main", &tree, &missing, &own);
-    if (st != ST_OK && !missing)
-        return err_set(err, st, "%s", own.what);
-    printf("stage %d  %s%s\n", stage, repo, missing ? "  (not there yet)" : "");
-    if (st == ST_OK)
-        n = steps_on_hub(&tree, steps);
-    print_steps("hub    ", steps, n);
-    if (st == ST_OK)
-        hub_tree_release(&tree);
-    n = 0;
+    print_hub(h, o, stage, why);
     for (size_t i = 0; i < n_points && n < MAX_STEPS; i++)
         if (points[i].stage == stage)
             steps[n++] = points[i].step;
@@ -194,18 +226,28 @@ static enum status print_stage(struct http *h, const struct options *o, int stag
     return ST_OK;
 }
 
-static enum status print_status(struct http *h, const struct options *o, struct err *err)
+/* What waits and what is here is shown without a Hub, too; then it ends as it would without. */
+static enum status print_status(struct hub_arguments *a, struct err *err)
 {
     char dir[PATH_BYTES];
     struct spool_point *points;
+    const struct options *o = a->options;
+    const struct hub_token *token;
+    struct http *h = NULL;
     size_t n;
+    struct err why = ERR_INIT;
+    if (take_token(&token, &why) == ST_OK)
+        hub_client_open(&h, &why);
     TRY(hub_spool_dir(dir, o, err));
     TRY(spool_list(dir, &points, &n, err));
     enum status st = ST_OK;
     for (int stage = 1; stage <= 3 && st == ST_OK; stage++)
-        st = print_stage(h, o, stage, points, n, err);
+        st = print_stage(h, o, stage, points, n, &why, err);
     free(points);
-    return st;
+    http_close(h);
+    TRY(st);
+    *err = why;
+    return why.status;
 }
 
 /* ---- what waits, up ---- */
@@ -252,9 +294,7 @@ static enum status with_client(struct hub_arguments *a, struct err *err)
     struct http *h;
     TRY(take_token(&token, err));
     TRY(hub_client_open(&h, err));
-    enum status st = strcmp(a->action, "push") == 0     ? push(h, a, err)
-                     : strcmp(a->action, "status") == 0 ? print_status(h, a->options, err)
-                                                        : whoami(h, err);
+    enum status st = strcmp(a->action, "push") == 0 ? push(h, a, err) : whoami(h, err);
     http_close(h);
     return st;
 }
@@ -269,8 +309,8 @@ static const struct action {
     enum status (*run)(struct hub_arguments *a, struct err *err);
     int n_words; /* behind the name */
 } actions[] = {
-    {"whoami", with_client, 0}, {"status", with_client, 0}, {"push", with_client, 1},
-    {"pull", pull_files, 2},    {"sync", sync_spool, 0},    {"fetch-data", fetch, 0},
+    {"whoami", with_client, 0}, {"status", print_status, 0}, {"push", with_client, 1},
+    {"pull", pull_files, 2},    {"sync", sync_spool, 0},     {"fetch-data", fetch, 0},
 };
 
 static enum status run(struct hub_arguments *a, int n_free, struct err *err)

@@ -48,7 +48,7 @@ static enum status confirmed_url(const char *page, struct buf *url, struct err *
     const char *separator = "?";
     if (!form || !end || !form_end || !attribute(form, end, "action", value, sizeof value))
         return err_set(err, ST_NET, "a web page came instead of the file");
-    TRY(buf_puts(url, value, err));
+    TRY(buf_puts(url, value, err)); /* "/..." is below the host that was asked */
     if (strchr(value, '?'))
         separator = "&";
     for (const char *tag = strstr(end, "<input"); tag && tag < form_end; tag = strstr(tag + 1, "<input")) {
@@ -66,6 +66,25 @@ static enum status confirmed_url(const char *page, struct buf *url, struct err *
     return ST_OK;
 }
 
+/* "scheme://host:port" of a URL is what its client is opened for: http is spoken where the user says http,
+ * and where https is said no redirect leads away from it. */
+static enum status open_client(struct http **h, const char *url, struct err *err)
+{
+    const char *host = strstr(url, "://");
+    char endpoint[1024];
+    *h = NULL;
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0) {
+        err_set(err, ST_USAGE, "'%.200s' is no URL of http or https", url);
+        return err_hint(err, "--url https://...; a file that is here already is named by data_json");
+    }
+    host += 3;
+    if ((size_t)snprintf(endpoint, sizeof endpoint, "%.*s", (int)(host - url + (long)strcspn(host, "/?#")),
+                         url) >= sizeof endpoint)
+        return err_set(err, ST_USAGE, "the host's name in '%.200s' is too long", url);
+    /* No token: it is not the Hub that is asked. */
+    return http_open(h, &(struct http_config){.endpoint = endpoint, .stoppable = true}, err);
+}
+
 static bool is_page(const char *path)
 {
     char text[64] = "";
@@ -78,9 +97,11 @@ static bool is_page(const char *path)
 }
 
 /* The file; of a page that asks for a confirmation, what it leads to. */
-static enum status from_url(struct http *h, const char *url, const char *path, struct err *err)
+static enum status from_url(const char *url, const char *path, struct err *err)
 {
     struct buf next = BUF_INIT, page = BUF_INIT;
+    struct http *h;
+    TRY(open_client(&h, url, err));
     enum status st = hub_download_url(h, url, path, err);
     if (st == ST_OK && is_page(path)) {
         st = file_read(path, PAGE_BYTES, &page, err);
@@ -95,10 +116,11 @@ static enum status from_url(struct http *h, const char *url, const char *path, s
     }
     buf_release(&next);
     buf_release(&page);
+    http_close(h);
     return st;
 }
 
-static enum status from_drive(struct http *h, const char *id, const char *path, struct err *err)
+static enum status from_drive(const char *id, const char *path, struct err *err)
 {
     const char *endpoint = getenv("SMGPT_DRIVE_ENDPOINT");
     struct buf url = BUF_INIT;
@@ -107,7 +129,7 @@ static enum status from_drive(struct http *h, const char *id, const char *path, 
     if (st == ST_OK)
         st = url_encode(&url, id, false, err);
     if (st == ST_OK)
-        st = from_url(h, url.data, path, err);
+        st = from_url(url.data, path, err);
     buf_release(&url);
     return st;
 }
@@ -130,7 +152,6 @@ static enum status check(const char *path, struct err *err)
 enum status fetch_data(const struct options *o, const char *url, struct err *err)
 {
     char part[PATH_BYTES], dir[PATH_BYTES];
-    struct http *h;
     if (!url && !o->gdrive_id[0]) {
         err_set(err, ST_USAGE, "no place to fetch the data set from");
         return err_hint(err, "set gdrive_id, or give --url");
@@ -139,12 +160,9 @@ enum status fetch_data(const struct options *o, const char *url, struct err *err
         return err_set(err, ST_USAGE, "the path data_json is too long");
     snprintf(dir, sizeof dir, "%s", o->data_json);
     TRY(dir_make(dirname(dir), err));
-    TRY(http_open(&h, &(struct http_config){0}, err)); /* no token: it is not the Hub that is asked */
     log_info("data    fetching %s", o->data_json);
-    enum status st = url ? from_url(h, url, part, err) : from_drive(h, o->gdrive_id, part, err);
-    http_close(h);
-    TRY(st);
-    st = check(part, err);
+    TRY(url ? from_url(url, part, err) : from_drive(o->gdrive_id, part, err));
+    enum status st = check(part, err);
     if (st != ST_OK) {
         unlink(part);
         return err_where(err, "%s", o->data_json);

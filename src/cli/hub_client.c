@@ -21,7 +21,7 @@ enum status hub_client_open(struct http **h, struct err *err)
     TRY(hub_client_token(&token, err));
     if (hub_is_offline())
         return ST_OK;
-    return http_open(h, &(struct http_config){.token = token}, err);
+    return http_open(h, &(struct http_config){.token = token, .stoppable = true}, err);
 }
 
 enum status hub_client_owner(struct http *h, const char **name, struct err *err)

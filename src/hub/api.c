@@ -63,6 +63,21 @@ static bool is_there(struct http *h, const char *repo)
     return there;
 }
 
+/* A 409 says that it is there, or that someone is just making or removing it: that passes. */
+static enum status make(struct http *h, const struct http_request *request, struct http_reply *reply,
+                        struct err *err)
+{
+    for (int i = 0;; i++) {
+        TRY(http_send(h, request, reply, err));
+        bool busy =
+            reply->status == 409 && reply->body.data && strstr(reply->body.data, "conflicting operation");
+        if (!busy || i == REPEATS)
+            return ST_OK;
+        http_reply_release(reply);
+        TRY(http__rest(h, h->pause_s * (i < 3 ? 1 << i : 8), "making the repository", err));
+    }
+}
+
 enum status hub_repo_make(struct http *h, const char *repo, struct err *err)
 {
     const char *slash = strchr(repo, '/');
@@ -87,7 +102,7 @@ enum status hub_repo_make(struct http *h, const char *repo, struct err *err)
                                    .content_type = "application/json",
                                    .body = body,
                                    .body_bytes = (size_t)n};
-    enum status st = http_send(h, &request, &reply, err);
+    enum status st = make(h, &request, &reply, err);
     snprintf(what, sizeof what, "making the repository %s", repo);
     if (st == ST_OK && reply.status != 409 &&
         !((reply.status == 401 || reply.status == 402 || reply.status == 403) && is_there(h, repo)))
@@ -135,22 +150,43 @@ static enum status add_page(struct hub_tree *tree, const json_t *page, struct er
     return ST_OK;
 }
 
-/* `Link: <URL>; rel="next"` into next [URL_BYTES]; false: the last page. A page elsewhere than at the
- * endpoint, or the same again, is not gone to. */
+/* The URL of `<URL>; rel="next"` among the links of a header, which stand between commas; its length, 0:
+ * there is none. */
+static size_t next_link(const char *links, const char **url)
+{
+    for (const char *link = strchr(links, '<'); link; link = strchr(link, '<')) {
+        const char *end = strchr(link, '>'), *stop = end ? strchr(end, '<') : NULL;
+        if (!end)
+            return 0;
+        const char *rel = strcasestr(end, "rel=");
+        bool is_next = rel && (!stop || rel < stop) && strncasecmp(rel + 4 + (rel[4] == '"'), "next", 4) == 0;
+        *url = link + 1;
+        if (is_next)
+            return (size_t)(end - *url);
+        link = end;
+    }
+    return 0;
+}
+
+/* Where the list goes on, into url [URL_BYTES], which holds the page that was read; *more false: that was the
+ * last one. A page elsewhere than at the endpoint, or the same again, is not gone to. */
 static enum status next_page(const struct http *h, const struct http_reply *reply, char *url, bool *more,
                              struct err *err)
 {
-    const char *link = http_header(reply, "link"), *end = link ? strchr(link, '>') : NULL;
-    char next[URL_BYTES], origin[sizeof h->origin];
-    *more = false;
-    if (!link || *link != '<' || !end || !strstr(end, "rel=\"next\""))
+    const char *links = http_header(reply, "link"), *at = NULL;
+    char link[URL_BYTES], next[URL_BYTES], origin[sizeof h->origin];
+    size_t n = links ? next_link(links, &at) : 0;
+    *more = n > 0;
+    if (!*more)
         return ST_OK;
-    int n = snprintf(next, sizeof next, "%.*s", (int)(end - link - 1), link + 1);
-    if (n < 0 || (size_t)n >= sizeof next || strcmp(next, url) == 0 ||
-        !url__origin(next, origin, sizeof origin) || strcmp(origin, h->origin) != 0)
+    snprintf(link, sizeof link, "%.*s", (int)n, at);
+    /* The public Hub's URLs are the endpoint's: http_request says so. */
+    bool is_public = strncmp(link, PUBLIC_ENDPOINT "/", strlen(PUBLIC_ENDPOINT) + 1) == 0;
+    bool good = n < sizeof link && url__resolve(h->endpoint, link, next) && strcmp(next, url) != 0 &&
+                url__origin(next, origin, sizeof origin) && (is_public || strcmp(origin, h->origin) == 0);
+    if (!good)
         return err_set(err, ST_NET, "the Hub's list of files goes on at an odd place");
-    memcpy(url, next, (size_t)n + 1);
-    *more = true;
+    strcpy(url, next);
     return ST_OK;
 }
 
@@ -239,7 +275,7 @@ enum status hub_tree_read(struct http *h, const char *repo, const char *revision
     /* JSON that is whole and wrong came from a line that changes bytes: it is asked for once more. */
     struct err fault = ERR_INIT;
     enum status st = read_tree(h, repo, revision, what, tree, missing, &fault);
-    if (st == ST_NET && !*missing) {
+    if (st == ST_NET && !*missing && !h->silent) {
         struct err again = ERR_INIT;
         st = read_tree(h, repo, revision, what, tree, missing, &again);
         fault = again;

@@ -150,20 +150,39 @@ static enum status offline(struct place *p, struct err *err)
     return err_hint(err, "take HF_HUB_OFFLINE away for the first time, or set model to a directory");
 }
 
-/* The snapshot's entry: a link to the blob, as huggingface_hub makes it for files at the root. */
-static enum status link_entry(const struct place *p, const struct hub_file *f, struct err *err)
+static enum status blob_path(const struct place *p, const char *oid, char path[PATH_BYTES], struct err *err)
 {
-    char target[SHA256_HEX_BYTES + 32], path[PATH_BYTES], tmp[PATH_BYTES + 32];
+    char dir[PATH_BYTES];
+    TRY(path_join(dir, p->root, "blobs", err));
+    return path_join(path, dir, oid, err);
+}
+
+/* Where links are not wanted (HF_HUB_DISABLE_SYMLINKS) or not to be had, the entry is the file itself. */
+static enum status make_entry(const char *blob, const char *target, const char *tmp, bool *linked,
+                              struct err *err)
+{
+    *linked = !hub_without_links() && symlink(target, tmp) == 0;
+    if (*linked || link(blob, tmp) == 0)
+        return ST_OK;
+    return file_copy(blob, tmp, err);
+}
+
+/* The snapshot's entry: a link to the blob, as huggingface_hub makes it for files at the root. *linked: the
+ * blob is needed there. */
+static enum status add_entry(const struct place *p, const struct hub_file *f, bool *linked, struct err *err)
+{
+    char target[SHA256_HEX_BYTES + 32], path[PATH_BYTES], tmp[PATH_BYTES + 32], blob[PATH_BYTES];
     struct stat info;
+    *linked = true;
     TRY(path_join(path, p->snapshot, f->path, err));
+    TRY(blob_path(p, f->oid, blob, err));
     if (stat(path, &info) == 0)
         return ST_OK;
     snprintf(target, sizeof target, "../../blobs/%s", f->oid);
     snprintf(tmp, sizeof tmp, "%s.%ld", path, (long)getpid());
     unlink(tmp);
-    if (symlink(target, tmp) != 0 || rename(tmp, path) != 0)
-        return err_errno(err, ST_ENV, "cannot make the link '%s'", path);
-    return ST_OK;
+    TRY(make_entry(blob, target, tmp, linked, err));
+    return rename(tmp, path) == 0 ? ST_OK : err_errno(err, ST_ENV, "cannot make '%s'", path);
 }
 
 /* Blobs of the snapshot that are still to come, each once: two files may have one content. Their locks are
@@ -171,20 +190,21 @@ static enum status link_entry(const struct place *p, const struct hub_file *f, s
 struct blobs {
     struct download *items;
     int *locks;
+    bool *spare; /* ours alone, and no link leads to it: its content is in the snapshot itself */
     size_t n;
 };
 
 static enum status blobs_add(struct blobs *b, const struct place *p, const struct hub_file *f,
                              struct err *err)
 {
-    char dir[PATH_BYTES], path[PATH_BYTES];
-    TRY(path_join(dir, p->root, "blobs", err));
-    TRY(path_join(path, dir, f->oid, err));
+    char path[PATH_BYTES];
+    TRY(blob_path(p, f->oid, path, err));
     for (size_t i = 0; i < b->n; i++)
         if (strcmp(b->items[i].path, path) == 0)
             return ST_OK;
     TRY(cache__lock(&b->locks[b->n], p->cache, p->folder, f->oid, err));
-    b->items[b->n] = (struct download){.file = f, .path = strdup(path)};
+    b->spare[b->n] = !file_exists(path);
+    b->items[b->n] = (struct download){.file = f, .path = strdup(path), .is_blob = true};
     return b->items[b->n++].path ? ST_OK : err_memory(err, "a path", 0);
 }
 
@@ -196,6 +216,26 @@ static void blobs_release(struct blobs *b)
     }
     free(b->items);
     free(b->locks);
+    free(b->spare);
+}
+
+static enum status add_entries(const struct place *p, const struct hub_tree *tree, struct blobs *b,
+                               struct err *err)
+{
+    for (size_t i = 0; i < tree->n_files; i++) {
+        const struct hub_file *f = &tree->files[i];
+        bool linked = true;
+        if (!is_needed(f->path))
+            continue;
+        TRY(add_entry(p, f, &linked, err));
+        for (size_t j = 0; j < b->n; j++)
+            if (strcmp(b->items[j].file->oid, f->oid) == 0 && linked)
+                b->spare[j] = false;
+    }
+    for (size_t j = 0; j < b->n; j++)
+        if (b->spare[j] && unlink(b->items[j].path) != 0)
+            return err_errno(err, ST_ENV, "cannot remove '%s'", b->items[j].path);
+    return dir_sync(p->snapshot, err);
 }
 
 static enum status make_dirs(const struct place *p, struct err *err)
@@ -219,9 +259,10 @@ static enum status check_weights(const struct place *p, const struct hub_tree *t
 static enum status fetch(struct http *h, struct place *p, const struct hub_tree *tree, struct err *err)
 {
     struct blobs b = {.items = calloc(tree->n_files + 1, sizeof *b.items),
-                      .locks = calloc(tree->n_files + 1, sizeof *b.locks)};
+                      .locks = calloc(tree->n_files + 1, sizeof *b.locks),
+                      .spare = calloc(tree->n_files + 1, sizeof *b.spare)};
     enum status st =
-        b.items && b.locks ? check_weights(p, tree, err) : err_memory(err, "the list of files", 0);
+        b.items && b.locks && b.spare ? check_weights(p, tree, err) : err_memory(err, "the list of files", 0);
     if (st == ST_OK)
         st = make_dirs(p, err);
     for (size_t i = 0; i < tree->n_files && st == ST_OK; i++)
@@ -229,9 +270,8 @@ static enum status fetch(struct http *h, struct place *p, const struct hub_tree 
             st = blobs_add(&b, p, &tree->files[i], err);
     if (st == ST_OK)
         st = hub_download(h, p->repo, tree->commit, b.items, b.n, p->repo, err);
-    for (size_t i = 0; i < tree->n_files && st == ST_OK; i++)
-        if (is_needed(tree->files[i].path))
-            st = link_entry(p, &tree->files[i], err);
+    if (st == ST_OK)
+        st = add_entries(p, tree, &b, err);
     blobs_release(&b);
     return st;
 }
@@ -274,7 +314,7 @@ static enum status online(struct http *h, struct place *p, struct err *err)
     bool missing;
     enum status st = fetch_now(h, p, &missing, &fault);
     /* A hash in the list may have come wrong: once more, from the list on. */
-    for (int i = 1; i < DOWNLOAD_ROUNDS && st == ST_NET && !missing; i++) {
+    for (int i = 1; i < DOWNLOAD_ROUNDS && st == ST_NET && !missing && !h->silent; i++) {
         fault = (struct err)ERR_INIT;
         st = fetch_now(h, p, &missing, &fault);
     }

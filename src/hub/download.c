@@ -20,12 +20,6 @@ struct work {
     int64_t all_bytes;
 };
 
-static bool is_there(const struct download *d)
-{
-    struct stat info;
-    return stat(d->path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == d->file->n_bytes;
-}
-
 static enum status check_hash(const struct download *d, const char *path, bool *right, struct err *err)
 {
     char sha256[SHA256_HEX_BYTES], sha1[SHA1_HEX_BYTES];
@@ -35,6 +29,16 @@ static enum status check_hash(const struct download *d, const char *path, bool *
         TRY(sha1_file_blob(path, sha1, err));
     *right = strcmp(d->file->is_lfs ? sha256 : sha1, d->file->oid) == 0;
     return ST_OK;
+}
+
+/* A blob is named by its hash; any other file of the right length may be of an older commit. */
+static bool is_there(const struct download *d)
+{
+    struct stat info;
+    bool right = false;
+    if (stat(d->path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size != d->file->n_bytes)
+        return false;
+    return d->is_blob || (check_hash(d, d->path, &right, NULL) == ST_OK && right);
 }
 
 static enum status url_of(const struct work *w, const struct download *d, struct buf *url, struct err *err)
@@ -171,7 +175,7 @@ enum status hub_download_folder(struct http *h, const char *repo, const char *re
         enum status st = folder_once(h, repo, &tree, folder, dir, &fault);
         memcpy(commit, tree.commit, SHA1_HEX_BYTES);
         hub_tree_release(&tree);
-        if (st == ST_NET && i + 1 < DOWNLOAD_ROUNDS)
+        if (st == ST_NET && i + 1 < DOWNLOAD_ROUNDS && !h->silent)
             continue;
         if (st != ST_OK)
             err_set(err, st, "%s", fault.what);

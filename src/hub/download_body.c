@@ -1,6 +1,5 @@
 /* The bytes of one URL into a file that may hold their beginning already. */
 #include "download_internal.h"
-#include "util/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,8 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LONGEST_ASKED_S 60
-#define MAX_FAULTS      6 /* in a row, without a byte in between */
+#define LONGEST_ASKED_S  60
+#define UNKNOWN_LENGTH_S 3600
+#define SLOWEST_BYTES_S  50e3 /* one try may take as long; the next one goes on where it ended */
+#define MAX_FAULTS       6    /* in a row, without a byte in between */
 
 struct sink {
     const struct body *body;
@@ -77,13 +78,13 @@ static enum status try_once(struct http *h, struct sink *s, bool *done, bool *fi
 {
     const struct body *b = s->body;
     struct http_reply reply;
-    struct http_request request = {.url = b->url,
-                                   .authorize = b->authorize,
-                                   .range_from = s->at,
-                                   .total_s = -1,
-                                   .stoppable = true,
-                                   .sink = take,
-                                   .user = s};
+    struct http_request request = {
+        .url = b->url,
+        .authorize = b->authorize,
+        .range_from = s->at,
+        .total_s = b->n_bytes < 0 ? UNKNOWN_LENGTH_S : 60 + (double)(b->n_bytes - s->at) / SLOWEST_BYTES_S,
+        .sink = take,
+        .user = s};
     s->reply = &reply;
     enum status st = http_send(h, &request, &reply, err);
     *final = st != ST_OK && st != ST_NET;
@@ -110,16 +111,6 @@ static enum status try_once(struct http *h, struct sink *s, bool *done, bool *fi
     return st;
 }
 
-static enum status pause_before(const struct http *h, double s, struct err *err)
-{
-    for (double left = s; left > 0; left -= 0.1) {
-        if (http__cancelled(h) || stop_requested())
-            return err_set(err, ST_STOPPED, "the download was given up; what came stays for the next try");
-        clock_sleep_s(left < 0.1 ? left : 0.1);
-    }
-    return ST_OK;
-}
-
 static enum status fill(struct http *h, struct sink *s, struct err *err)
 {
     int n_faults = 0;
@@ -140,7 +131,7 @@ static enum status fill(struct http *h, struct sink *s, struct err *err)
             return err->status;
         }
         double asked = asked_s > 0 ? (asked_s < LONGEST_ASKED_S ? asked_s : LONGEST_ASKED_S) : 0;
-        TRY(pause_before(h, asked + h->pause_s * n_faults, err));
+        TRY(http__rest(h, asked + h->pause_s * n_faults, "the download", err));
     }
 }
 

@@ -11,7 +11,6 @@
 #include <strings.h>
 #include <sys/random.h>
 
-#define PUBLIC_ENDPOINT "https://huggingface.co"
 #define LONGEST_PAUSE_S 310 /* the Hub counts requests in windows of 300 s */
 
 static pthread_once_t library_once = PTHREAD_ONCE_INIT;
@@ -57,6 +56,7 @@ enum status http_open(struct http **out, const struct http_config *config, struc
     h->stall_s = config->stall_s > 0 ? config->stall_s : 30;
     h->pause_s = config->pause_s > 0 ? config->pause_s : http__pause_s();
     h->cancel = config->cancel;
+    h->stoppable = config->stoppable;
     if (config->token)
         h->token = *config->token;
     h->curl = curl_easy_init();
@@ -91,7 +91,18 @@ bool http_has_token(const struct http *h)
 
 bool http__cancelled(const struct http *h)
 {
-    return h->cancel && atomic_load(h->cancel);
+    return (h->cancel && atomic_load(h->cancel)) || (h->stoppable && stop_requested());
+}
+
+enum status http__rest(const struct http *h, double seconds, const char *what, struct err *err)
+{
+    double end = clock_s() + seconds;
+    for (double left = seconds; left > 0; left = end - clock_s()) {
+        if (http__cancelled(h))
+            return err_set(err, ST_STOPPED, "%s was given up", what);
+        clock_sleep_s(left < 0.1 ? left : 0.1);
+    }
+    return ST_OK;
 }
 
 void http_reply_release(struct http_reply *reply)
@@ -114,13 +125,7 @@ static enum status pause_before(struct http *h, int n_repeats, double asked_s, s
 {
     int doublings = n_repeats < 3 ? n_repeats : 3;
     double s = asked_s >= 0 ? asked_s + spread(h->pause_s) : spread(h->pause_s * (1 << doublings));
-    double end = clock_s() + (s < LONGEST_PAUSE_S ? s : LONGEST_PAUSE_S);
-    for (double left = s; left > 0; left = end - clock_s()) {
-        if (http__cancelled(h))
-            return err_set(err, ST_STOPPED, "given up while waiting for the Hub");
-        clock_sleep_s(left < 0.2 ? left : 0.2);
-    }
-    return ST_OK;
+    return http__rest(h, s < LONGEST_PAUSE_S ? s : LONGEST_PAUSE_S, "waiting for the Hub", err);
 }
 
 static bool is_json(const struct http_reply *reply)
@@ -152,6 +157,7 @@ enum status http_send(struct http *h, const struct http_request *request, struct
         struct err fault = ERR_INIT;
         enum status st = http__once(h, request, reply, &fault);
         if (!is_passing(request, reply, st) || reply->n_repeats >= request->repeats) {
+            h->silent = st == ST_NET;
             if (st != ST_OK) {
                 err_set(err, st, "%s", fault.what);
                 if (fault.hint[0])

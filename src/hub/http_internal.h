@@ -5,7 +5,8 @@
 #include "hub/http.h"
 #include <curl/curl.h>
 
-#define URL_BYTES 8192
+#define URL_BYTES       8192
+#define PUBLIC_ENDPOINT "https://huggingface.co"
 
 struct http {
     CURL *curl;
@@ -13,7 +14,9 @@ struct http {
     struct hub_token token;
     double connect_s, stall_s, pause_s;
     const atomic_bool *cancel;
+    bool stoppable;
     bool refused; /* the last reply that was checked was a refusal */
+    bool silent;  /* the last request got no reply at all, for all its repeats */
 };
 
 /* One try, redirects included. A fault of the line is ST_NET. */
@@ -24,6 +27,8 @@ enum status http__once(struct http *h, const struct http_request *request, struc
 double http__pause_s(void);
 
 bool http__cancelled(const struct http *h);
+/* Waits; ST_STOPPED, "<what> was given up", once cancelled. */
+enum status http__rest(const struct http *h, double seconds, const char *what, struct err *err);
 
 /* "scheme://host:port" of an absolute URL, default port written out, small letters; false when it is none,
  * names another scheme than http and https, or carries a user name. */
@@ -33,7 +38,8 @@ bool url__resolve(const char *base, const char *location, char *out);
 /* Without query and fragment, cut to n_bytes: what may stand in a message. */
 void url__plain(const char *url, char *out, size_t n_bytes);
 
-/* Seconds that the reply asks to wait (Retry-After, RateLimit); < 0: it does not say. */
+/* Seconds that the reply asks to wait (RateLimit, or Retry-After in seconds or as a date); < 0: it does not
+ * say. */
 double http__asked_pause_s(const struct http_reply *reply);
 
 /* Fields of a reply, as json_get_* reads them; one that is missing or of another kind is ST_NET: what came is

@@ -20,6 +20,7 @@ struct transfer {
     struct err *err;
     int fd;             /* of request->file, or -1 */
     int64_t at;         /* bytes of the body read so far */
+    bool away;          /* a redirect has led from the endpoint: no token from here on */
     bool sunk;          /* the sink was told of this try */
     bool too_long;      /* the reply does not fit into memory */
     enum status status; /* what the sink or the memory said */
@@ -101,7 +102,7 @@ static int on_progress(void *user, curl_off_t to_get, curl_off_t got, curl_off_t
     struct transfer *t = user;
     if (t->request->sent)
         t->request->sent(t->request->user, sent);
-    return http__cancelled(t->h) || (t->request->stoppable && stop_requested()) ? 1 : 0;
+    return http__cancelled(t->h) ? 1 : 0;
 }
 
 static void set_body(struct transfer *t, CURL *c)
@@ -152,18 +153,20 @@ static bool add_header(struct curl_slist **list, const char *name, const char *v
     return longer != NULL;
 }
 
+/* A file that trickles in slower than this for as long as a stall counts as stalled. */
+#define TRICKLE_BYTES 1000L
+
 static void set_limits(struct transfer *t, CURL *c)
 {
     const struct http_request *r = t->request;
-    double total_s = r->total_s;
+    double total_s = r->total_s, stall_s = t->h->stall_s * (r->slow ? 2.5 : 1);
     if (total_s == 0)
         total_s = 60 + (double)(r->file ? r->file_bytes : (int64_t)r->body_bytes) / 50e3;
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)(t->h->connect_s * 1000));
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)(t->h->stall_s < 1 ? 1 : t->h->stall_s));
-    if (total_s > 0)
-        curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(total_s * 1000));
+    curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, r->sink ? TRICKLE_BYTES : 1L);
+    curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)(stall_s < 1 ? 1 : stall_s));
+    curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(total_s * 1000));
 }
 
 static struct curl_slist *set_up(struct transfer *t, CURL *c, const char *url)
@@ -190,8 +193,8 @@ static struct curl_slist *set_up(struct transfer *t, CURL *c, const char *url)
     set_limits(t, c);
     set_body(t, c);
     /* libcurl gives a bearer to the host of this transfer alone; the next hop is a transfer of its own. */
-    if (r->authorize && t->h->token.text[0] && url__origin(url, origin, sizeof origin) &&
-        strcmp(origin, t->h->origin) == 0) {
+    t->away = t->away || !url__origin(url, origin, sizeof origin) || strcmp(origin, t->h->origin) != 0;
+    if (r->authorize && t->h->token.text[0] && !t->away) {
         curl_easy_setopt(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
         curl_easy_setopt(c, CURLOPT_XOAUTH2_BEARER, t->h->token.text);
     }
@@ -204,7 +207,9 @@ static struct curl_slist *set_up(struct transfer *t, CURL *c, const char *url)
                     r->content_type ? r->content_type
                     : has_body      ? ""
                                     : NULL) ||
-        !add_header(&list, "Accept", r->accept) || !add_header(&list, "Expect", "")) {
+        !add_header(&list, "Accept", r->accept) || !add_header(&list, "Expect", "") ||
+        /* Lengths, ranges and hashes are those of the bytes as they are. */
+        !add_header(&list, "Accept-Encoding", r->sink ? "identity" : NULL)) {
         curl_slist_free_all(list);
         return NULL;
     }
@@ -294,8 +299,11 @@ enum status http__once(struct http *h, const struct http_request *request, struc
 {
     struct transfer t = {.h = h, .request = request, .reply = reply, .err = err, .fd = -1};
     char url[URL_BYTES];
-    int n = request->url[0] == '/' ? snprintf(url, sizeof url, "%s%s", h->endpoint, request->url)
-                                   : snprintf(url, sizeof url, "%s", request->url);
+    const size_t n_public = strlen(PUBLIC_ENDPOINT);
+    const char *path = request->url;
+    if (strncmp(path, PUBLIC_ENDPOINT "/", n_public + 1) == 0)
+        path += n_public;
+    int n = snprintf(url, sizeof url, "%s%s", path[0] == '/' ? h->endpoint : "", path);
     if (n < 0 || (size_t)n >= sizeof url)
         return err_set(err, ST_INPUT, "a URL of %d bytes is too long", n);
     if (request->file) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 const char *http_header(const struct http_reply *reply, const char *name)
 {
@@ -23,7 +24,7 @@ const char *http_header(const struct http_reply *reply, const char *name)
 }
 
 /* `RateLimit: "api";r=0;t=37` says how many requests are left and when the window ends; `Retry-After: 37` is
- * seconds (dates, which the Hub does not send, are passed over). */
+ * seconds, and proxies send dates. */
 double http__asked_pause_s(const struct http_reply *reply)
 {
     const char *limit = http_header(reply, "ratelimit"), *after = http_header(reply, "retry-after");
@@ -38,6 +39,10 @@ double http__asked_pause_s(const struct http_reply *reply)
         s = strtod(after, &end);
         if (s >= 0 && s < 1e6)
             return s;
+    } else if (after) {
+        time_t date = curl_getdate(after, NULL), now = time(NULL);
+        if (date != -1)
+            return date > now ? (double)(date - now) : 0;
     }
     return -1;
 }

@@ -22,7 +22,8 @@ static enum status clone_client(struct http **out, const struct http *h, struct 
                                  .connect_s = h->connect_s,
                                  .stall_s = h->stall_s,
                                  .pause_s = h->pause_s,
-                                 .cancel = h->cancel};
+                                 .cancel = h->cancel,
+                                 .stoppable = h->stoppable};
     return http_open(out, &config, err);
 }
 

@@ -3,7 +3,6 @@
  * repeated blindly. */
 #include "http_internal.h"
 #include "push_internal.h"
-#include "util/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@ enum status push__check(struct push *p, const struct http_reply *reply, const ch
     const char *code = http_header(reply, "x-error-code");
     int s = reply->status;
     /* A file to be deleted that is not there any more: the list was old. */
-    p->again = s != 401 && s != 403 && (s != 404 || (code && strcmp(code, "EntryNotFound") == 0));
+    p->again = (s < 401 || s > 403) && (s != 404 || (code && strcmp(code, "EntryNotFound") == 0));
     return http_check(p->http, reply, where, err);
 }
 
@@ -83,17 +82,6 @@ static enum status round_once(struct push *p, struct err *err)
     return st;
 }
 
-static enum status wait_before(struct push *p, struct err *err)
-{
-    double s = p->http->pause_s * p->result->n_rounds, end = clock_s() + s;
-    while (clock_s() < end) {
-        if (http__cancelled(p->http))
-            return err_set(err, ST_STOPPED, "the push to %s was given up", p->request->repo);
-        clock_sleep_s(s < 0.2 ? s : 0.2);
-    }
-    return ST_OK;
-}
-
 enum status hub_push(struct http *h, const struct push_request *request, struct push_result *result,
                      struct err *err)
 {
@@ -112,7 +100,7 @@ enum status hub_push(struct http *h, const struct push_request *request, struct 
                 err_hint(err, "%s", fault.hint);
             break;
         }
-        st = wait_before(&p, err);
+        st = http__rest(h, h->pause_s * result->n_rounds, "the push", err);
     }
     push__release(&p);
     return st;

@@ -19,7 +19,8 @@ struct transfer {
     const struct push_file *file;
     const char *url; /* borrowed from the batch's answer */
     int64_t from, n_bytes, sent;
-    char etag[256];
+    bool is_part;
+    char etag[512];
 };
 
 /* A file that the Hub has not got. */
@@ -76,7 +77,9 @@ static enum status put(void *user, struct http *h, size_t i, struct err *err)
     if (st == ST_OK)
         st = http_check(h, &reply, f->path, err);
     const char *etag = http_header(&reply, "etag");
-    snprintf(t->etag, sizeof t->etag, "%s", etag ? etag : "");
+    int n = snprintf(t->etag, sizeof t->etag, "%s", etag ? etag : "");
+    if (st == ST_OK && t->is_part && (n == 0 || n >= (int)sizeof t->etag))
+        st = err_set(err, ST_NET, "the store names no usable ETag for a part of '%s'", f->path);
     if (st == ST_OK)
         on_sent(t, t->n_bytes);
     http_reply_release(&reply);
@@ -133,6 +136,7 @@ static enum status plan_parts(struct batch *b, const struct push_file *f, const 
         if (!url)
             return err_set(err, ST_NET, "the Hub has no place for part %lld of '%s'", (long long)k, f->path);
         TRY(add_transfer(b, f, url, from, n, err));
+        b->transfers[b->n_transfers - 1].is_part = true;
     }
     return ST_OK;
 }
@@ -202,6 +206,7 @@ static enum status post_json(struct http *h, const char *url, bool authorize, co
                                    .url = url,
                                    .authorize = authorize,
                                    .repeats = 5,
+                                   .slow = true,
                                    .content_type = type,
                                    .accept = type,
                                    .body = body,

@@ -2,6 +2,7 @@
 #include "http_internal.h"
 #include "push_internal.h"
 #include "util/json.h"
+#include "util/log.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,6 +61,9 @@ static enum status take_modes(struct push *p, struct push_file *const *asked, si
         }
         TRY(http__string(found, "uploadMode", true, "regular", &mode, err));
         TRY(http__bool(found, "shouldIgnore", true, false, &asked[i]->ignored, err));
+        if (asked[i]->ignored)
+            log_warn("'%s' is not sent: the .gitignore of %s leaves it out", asked[i]->path,
+                     p->request->repo);
         /* Whatever is said, an LFS object has bytes. */
         asked[i]->is_lfs = strcmp(mode, "lfs") == 0 && asked[i]->n_bytes > 0;
     }

@@ -23,17 +23,24 @@ static const char *variable(const char *name)
     return value && *value ? value : NULL;
 }
 
+static bool is_true(const char *name)
+{
+    static const char *const words[] = {"1", "ON", "YES", "TRUE"};
+    const char *value = variable(name);
+    for (size_t i = 0; value && i < sizeof words / sizeof *words; i++)
+        if (strcasecmp(value, words[i]) == 0)
+            return true;
+    return false;
+}
+
 bool hub_is_offline(void)
 {
-    static const char *const names[] = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"};
-    static const char *const words[] = {"1", "ON", "YES", "TRUE"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *value = variable(names[i]);
-        for (size_t j = 0; value && j < sizeof words / sizeof *words; j++)
-            if (strcasecmp(value, words[j]) == 0)
-                return true;
-    }
-    return false;
+    return is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE");
+}
+
+bool hub_without_links(void)
+{
+    return is_true("HF_HUB_DISABLE_SYMLINKS");
 }
 
 enum status hub_home(char path[], struct err *err)

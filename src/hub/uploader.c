@@ -252,6 +252,7 @@ static int take_lock(struct uploader *u)
         if (!said)
             log_info("upload: another process sends what is in %s", u->dir);
         said = true;
+        count_waiting(u, false); /* the other one sends */
         rest(u, 2);
     }
     return fd;

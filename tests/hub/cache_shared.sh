@@ -1,6 +1,6 @@
 #!/bin/bash
 # cache_shared.sh PROGRAM REPOSITORY VENVS: base models in the cache that huggingface_hub shares, both ways: what the program fetched is what
-# two versions of the real client find, and what they fetched is not fetched again. Skips where PyPI is out of reach.
+# three versions of the real client find, and what they fetched is not fetched again. Skips where PyPI is out of reach.
 program=$1
 repository=$2
 venvs=$3
@@ -10,7 +10,7 @@ model=${SMGPT_SHARED:-$repository/../shared}/data/stories260k
     echo "skipped: no model in $model (SMGPT_SHARED)"
     exit 77
 }
-for version in 0.36.2 1.33.0; do
+for version in 0.36.2 1.33.0 2.4.0; do
     sh "$hub_here/venv.sh" "$venvs" "$version" || exit $?
 done
 unset HF_TOKEN HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_HUB_OFFLINE TRANSFORMERS_OFFLINE
@@ -36,7 +36,7 @@ fetched() { # HOW-MANY WHO: what is wrong is said with the requests
     [ "$n" = "$1" ] || fail "$2 ($version): $n contents were fetched instead of $1"
 }
 
-for version in 0.36.2 1.33.0; do
+for version in 0.36.2 1.33.0 2.4.0; do
     rm -rf state log base home
     mkdir base && cp "$model"/{config,tokenizer,tokenizer_config}.json "$model/model.safetensors" base/
     files=$(ls base | wc -l)

@@ -219,12 +219,17 @@ def tree(h, fields):
         return http.Answer.of_json(rows)
     recursive = h.query.get("recursive", "false").lower() in ("true", "1")
     rows = h.hub.store.tree(commit["files"], fields.get("path", ""), recursive)
+    if h.hub.other_forms:
+        rows = [dict(r, lastCommit=None, xetHash="0" * 64, securityFileStatus={"status": "safe"}) for r in
+                sorted(rows, key=lambda r: hashlib.sha1(r["path"].encode()).hexdigest())]
     start = int(h.query.get("cursor", "0"))
     page = rows[start:start + h.hub.page]
     headers = {}
     if start + h.hub.page < len(rows):
         query = dict(h.query, cursor=str(start + h.hub.page))
         headers["Link"] = '<%s%s?%s>; rel="next"' % (h.hub.base, h.url_path, urllib.parse.urlencode(query))
+        if h.hub.other_forms:
+            headers["Link"] = '</first>; rel="first", <%s?%s>; title="a"; rel=next' % (h.url_path, urllib.parse.urlencode(query))
     return http.Answer.of_json(page, headers=headers)
 
 
@@ -282,10 +287,10 @@ def actions(h, repo, oid, size, multipart):
         return {"upload": {"href": href, "header": {}, "expires_in": 900}, "verify": verify}
     upload = os.urandom(6).hex()
     os.makedirs(os.path.join(hub.store.root, "parts", upload))
-    header = {"chunk_size": str(hub.chunk)}
+    header = {"chunk_size": hub.chunk if hub.other_forms else str(hub.chunk)}
     for n in range(1, math.ceil(size / hub.chunk) + 1):
         want = min(hub.chunk, size - (n - 1) * hub.chunk)
-        header["%05d" % n] = "%s/part/%s/%d?size=%d&sig=%s" % (hub.cdn, upload, n, want,
+        header[("%d" if hub.other_forms else "%05d") % n] = "%s/part/%s/%d?size=%d&sig=%s" % (hub.cdn, upload, n, want,
                                                                sign(hub, "%s %d %d" % (upload, n, want)))
     href = "%s/api/complete_multipart?uploadId=%s&oid=%s&size=%d&sig=%s" % (hub.base, upload, oid, size,
                                                                            sign(hub, upload + oid + str(size)))
@@ -420,7 +425,9 @@ def resolve(h, fields):
         target = "/api/resolve-cache/models/%s/%s/%s?%s=&etag=%%22%s%%22" % (
             fields["repo"], found["oid"], urllib.parse.quote(fields["path"]), urllib.parse.quote(h.url_path, safe=""),
             entry["oid"])
-        return http.Answer(307, {"Location": target, "X-Repo-Commit": found["oid"]})
+        if hub.other_forms:  # from /owner/name/resolve/commit/path
+            target = "../" * (4 + fields["path"].count("/")) + target[1:]
+        return http.Answer(308 if hub.other_forms else 307, {"Location": target, "X-Repo-Commit": found["oid"]})
     if fields["path"].endswith((".json", ".txt", ".md", ".jinja", ".gitattributes")):
         headers["X-Test-Text"] = "1"
     return h.file_answer(hub.store.object_path(entry["oid"]), headers)

@@ -1,15 +1,15 @@
 #!/bin/sh
-# The real huggingface_hub, two versions from PyPI, against the test Hub: what other people's client accepts is what our own
+# The real huggingface_hub, three versions from PyPI, against the test Hub: what other people's client accepts is what our own
 # client is tested with. Skips where PyPI is out of reach.
 # Usage: client.sh VENV-DIRECTORY
 set -eu
 venvs=$1
 . "$(dirname "$0")/lib.sh"
 
-for version in 0.36.2 1.33.0; do
+for version in 0.36.2 1.33.0 2.4.0; do
     sh "$hub_here/venv.sh" "$venvs" "$version" || exit $?
 done
-for version in 0.36.2 1.33.0; do
+for version in 0.36.2 1.33.0 2.4.0; do
     rm -rf "$tmp/state" "$tmp/home"
     mkdir "$tmp/home"
     hub_start --chunk 1000000 --page 3

@@ -63,6 +63,30 @@ control clear '{}' >/dev/null
 run 0 train "${settings[@]}" --set "model=$model" --set work_dir=fourth --stage 1
 told 'from the Hub'
 
+# What the Hub has as the newest was broken when it was sent, or is half there: the one before is gone on from.
+mkdir -p broken-point/checkpoint-9 half-point/checkpoint-12
+cp first/stage1_mlm/checkpoint-3/* broken-point/checkpoint-9/
+sed -i 's/"global_step": 3,/"global_step": 9,/' broken-point/checkpoint-9/trainer_state.json
+truncate -s -100 broken-point/checkpoint-9/optimizer.pt
+cp first/stage1_mlm/checkpoint-3/trainer_state.json half-point/checkpoint-12/
+seed tester/signmotiongpt-stage1 broken-point >/dev/null
+seed tester/signmotiongpt-stage1 half-point >/dev/null
+run 0 train "${settings[@]}" --set "model=$model" --set work_dir=fifth --stage 1
+told 'checkpoint-9 of tester/signmotiongpt-stage1 is passed over: '
+told 'from the Hub: tester/signmotiongpt-stage1, checkpoint-6'
+[ "$(ls -A fifth/stage1_mlm | grep -c 'checkpoint-9')" = 0 ] || fail "a broken checkpoint was kept"
+control seed '{"repo": "tester/signmotiongpt-stage1", "delete": ["checkpoint-12/trainer_state.json"]}' >/dev/null
+
+# Stage 1 is on the Hub no more, stage 2 is: stage 1 is not trained again.
+rm -rf state-3 && cp -r state state-3
+control seed "{\"repo\": \"tester/signmotiongpt-stage1\", \"delete\": $(history tester/signmotiongpt-stage1 'print(json.dumps([f for f in c[-1]["files"] if f.startswith("checkpoint-")]))')}" >/dev/null
+control seed "{\"repo\": \"tester/signmotiongpt-stage3\", \"delete\": $(history tester/signmotiongpt-stage3 'print(json.dumps([f for f in c[-1]["files"] if f.startswith("checkpoint-")]))')}" >/dev/null
+run 0 train "${settings[@]}" --set "model=$model" --set work_dir=sixth
+told 'stage 1 has no checkpoint and stage 2 has'
+[ ! -e sixth/stage1_mlm/train_log.jsonl ] || fail "stage 1 was trained again"
+cmp sixth/stage3_t2m_sft/checkpoint-6/optimizer.pt straight/stage3_t2m_sft/checkpoint-6/optimizer.pt || fail "after stage 2 from the Hub"
+rm -rf state/repos && mv state-3/repos state/repos && rm -rf state-3
+
 # ---- base models by name
 mkdir -p base && cp "$model"/*.json "$model"/*.safetensors base/ 2>/dev/null
 head -c 100 /dev/urandom >base/pytorch_model.bin
@@ -86,6 +110,16 @@ before=$(wc -l <log)
 HF_HUB_OFFLINE=1 HF_TOKEN='' run 0 train "${settings[@]}" --set model=acme/base --set work_dir=off --stage 1
 HF_HUB_OFFLINE=1 HF_TOKEN='' run 0 complete --model_path named/stage1_mlm --text a --max_new_tokens 2
 [ "$(wc -l <log)" = "$before" ] || fail "offline, and yet the Hub was asked"
+# Without links the snapshot has the files themselves, as huggingface_hub makes it then, and needs nothing more.
+mv home home-links
+HF_HUB_DISABLE_SYMLINKS=1 HF_TOKEN='' run 0 train "${settings[@]}" --set model=acme/base --set work_dir=plain --stage 1
+cut_off
+[ -z "$(find home -type l)$(ls home/hub/models--acme--base/blobs)" ] || fail "links or blobs: $(find home/hub/models--acme--base)"
+before=$(grep -c '"phase": "cdn"' log)
+HF_HUB_DISABLE_SYMLINKS=1 HF_TOKEN='' run 0 train "${settings[@]}" --set model=acme/base --set work_dir=plain2 --stage 1
+[ "$(grep -c '"phase": "cdn"' log)" = "$before" ] || fail "fetched again"
+HF_HUB_OFFLINE=1 HF_TOKEN='' run 0 train "${settings[@]}" --set model=acme/base --set work_dir=plain3 --stage 1
+rm -rf home && mv home-links home
 commit=$(ls home/hub/models--acme--base/snapshots)
 HF_TOKEN='' run 0 train "${settings[@]}" --set "model=acme/base@$commit" --set work_dir=pinned --stage 1
 HF_HUB_OFFLINE=1 HF_TOKEN='' run 3 train "${settings[@]}" --set model=acme/other --set work_dir=off --stage 1
@@ -101,6 +135,9 @@ HF_TOKEN='' run 0 hub pull acme/base pulled
 diff -r base pulled >/dev/null || [ "$(diff -r base pulled)" = "Only in pulled: .gitattributes" ] || fail "pull: $(diff -r base pulled)"
 run 0 hub pull tester/signmotiongpt-stage1 point --folder checkpoint-3
 diff -r point first/stage1_mlm/checkpoint-3 || fail "pull of a folder"
+sed -i 's/"global_step": 3/"global_step": 4/' point/trainer_state.json # as long as before
+run 0 hub pull tester/signmotiongpt-stage1 point --folder checkpoint-3
+diff -r point first/stage1_mlm/checkpoint-3 || fail "pull over an older file of the same length"
 fault truncate cdn 50 '"at": 0'
 HF_TOKEN='' run 5 hub pull acme/base broken
 control clear '{}' >/dev/null
@@ -109,6 +146,7 @@ cmp broken/model.safetensors base/model.safetensors || fail "a pull in two goes"
 
 # ---- the data set
 export SMGPT_DRIVE_ENDPOINT=$HF_ENDPOINT/drive
+run_apart() { (unset HF_ENDPOINT && run "$@") || exit 1; } # other places have nothing to do with the Hub's endpoint
 mkdir -p state/drive
 python3 -c "
 import json
@@ -116,7 +154,7 @@ rows = json.load(open('$repository/configs/sample/gestures.json'))
 json.dump([dict(r, text_query=r['text_query'] + ' %d' % k) for k in range(5) for r in rows], open('state/drive/large', 'w'))
 json.dump(rows[:200], open('state/drive/small', 'w'))"
 for id in small large; do
-    run 0 hub fetch-data --set gdrive_id=$id --set "data_json=d/$id.json"
+    run_apart 0 hub fetch-data --set gdrive_id=$id --set "data_json=d/$id.json"
     cmp d/$id.json state/drive/$id || fail "$id from Drive"
 done
 fault truncate drive 1
@@ -135,10 +173,12 @@ run 5 hub fetch-data --set gdrive_id=nothing --set data_json=d/no.json
 echo '[1, 2]' >state/drive/odd
 run 3 hub fetch-data --set gdrive_id=odd --set data_json=d/no.json
 [ ! -e d/no.json ] || fail "an odd list became the data set"
-run 0 hub fetch-data --url "$SMGPT_DRIVE_ENDPOINT/uc?id=small" --set data_json=d/url.json
+run_apart 0 hub fetch-data --url "$SMGPT_DRIVE_ENDPOINT/uc?id=small" --set data_json=d/url.json
 cmp d/url.json state/drive/small || fail "from a URL"
-run 0 hub fetch-data --url "$SMGPT_DRIVE_ENDPOINT/uc?id=large" --set data_json=d/url-large.json
+run_apart 0 hub fetch-data --url "$SMGPT_DRIVE_ENDPOINT/uc?id=large" --set data_json=d/url-large.json
 cmp d/url-large.json state/drive/large || fail "from a URL that asks for a confirmation"
+run_apart 2 hub fetch-data --url file:///etc/hostname --set data_json=d/no.json
+told 'is no URL of http or https'
 run 2 hub fetch-data --set data_json=d/no.json
 run 0 train --set "model=$model" --set work_dir=w --set gdrive_id=small --set batch_train=8 --set grad_accum=1 --set max_steps=2 --stage 1 \
     --set hub_repo_s1=tester/other

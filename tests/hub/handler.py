@@ -175,6 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             data = bytearray(answer.bytes())
             data[len(data) // 2] ^= 1
             answer = Answer(answer.status, answer.headers, bytes(data))
+        if self.hub.other_forms and answer.headers.get("Content-Type", "").endswith(("json", "utf-8")) and not head:
+            return self.send_otherwise(answer, fault)
         self.send_response(answer.status)
         zipped = (answer.headers.pop("X-Test-Text", None) and not head and answer.status == 200 and
                   "gzip" in self.headers.get("Accept-Encoding", ""))
@@ -189,6 +191,23 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if not head:
             self.send_content(answer, fault if name in ("truncate", "reset", "stall") else None)
+
+    def send_otherwise(self, answer, fault):
+        """The same answer in a form that clients seldom meet: in chunks, or as HTTP/1.0 that ends with the connection."""
+        data = answer.bytes()
+        if fault:
+            data = data[:len(data) // 2]
+        self.hub.n_answers += 1
+        chunked = self.hub.n_answers % 2 == 0
+        lines = ["HTTP/1.%d %d" % (chunked, answer.status), "connection: close"]
+        lines += ["%s: %s" % (k.lower(), v) for k, v in answer.headers.items()] + ["transfer-encoding: chunked"] * chunked
+        self.wfile.write("\r\n".join(lines + ["", ""]).encode())
+        for at in range(0, len(data), 700) if chunked else ():
+            piece = data[at:at + 700]
+            self.wfile.write(b"%X;odd=1\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\nx-trailer: 1\r\n\r\n" if chunked and not fault else b"" if chunked else data)
+        self.wfile.flush()
+        self.cut(False)
 
     def send_zipped(self, data):
         """As the real Hub sends text to those who offer gzip: compressed, chunked, without a length."""

@@ -70,12 +70,30 @@ mkdir -p others/others && echo x >others/others/x.txt
 seed $repo others >/dev/null
 mkdir -p foreign/checkpoint-5 && echo x >foreign/checkpoint-5/model.txt
 seed $repo foreign >/dev/null
+for step in 20 30 40; do cp -r $point checkpoint-$step; done
 for step in 20 30; do
-    cp -r $point checkpoint-$step
     push checkpoint-$step || fail "step $step: $(cat err)"
 done
 [ "$(folders $repo)" = ".gitattributes checkpoint-20 checkpoint-30 checkpoint-5 others" ] ||
     fail "after rotation: $(folders $repo)"
+# A server that answers in other forms: the same calls, and a folder of files down again.
+hub_stop
+rm -rf state log
+hub_start --chunk 90000 --page 2 --other-forms
+for step in 20 30 40; do
+    push checkpoint-$step || fail "other forms, step $step: $(cat err)"
+done
+same_files $repo checkpoint-40 checkpoint-40
+[ "$(folders $repo)" = ".gitattributes checkpoint-30 checkpoint-40" ] || fail "other forms, rotation: $(folders $repo)"
+"$program" hub pull $repo down --folder checkpoint-40 2>err || fail "other forms, pull: $(cat err)"
+diff -r down checkpoint-40 || fail "other forms: another content came"
+for name in 503 truncate halfjson lost; do
+    for phase in info tree preupload batch complete commit; do fault $name $phase; done
+    make_point
+    push || fail "other forms, $name: $(cat err)"
+    control clear '{}' >/dev/null
+    same_files $repo $point $point
+done
 no_token
 hub_stop
 echo "$n pushes"

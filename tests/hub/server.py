@@ -4,7 +4,11 @@ machine, with faults on demand. Two servers run in one process: the Hub, and the
 store never wants a token: one that arrives there is a violation, and so is whatever the protocol does not know.
 
   server.py --state DIR [--port-file FILE] [--log FILE] [--token T] [--user NAME] [--read-token T] [--chunk BYTES]
-            [--page N] [--faults FILE]
+            [--page N] [--faults FILE] [--other-forms]
+
+--other-forms answers as a stricter or odder server may: JSON in chunks and in HTTP/1.0 without a length by turns, header names in small
+letters, fields that nobody knows, numbers where text was, parts without zeros in front, a listing without order, several links
+in a header, redirects to relative places.
 
 FILE of --port-file is written when both listen: HF_ENDPOINT=... and CDN=... on two lines. The log has one JSON object a
 request. It ends on SIGTERM, with 1 if there were violations.
@@ -39,6 +43,7 @@ class Hub:
         self.drive = Drive(args.state)
         self.token, self.read_token, self.user = args.token, args.read_token, args.user
         self.chunk, self.page = args.chunk, args.page
+        self.other_forms, self.n_answers = args.other_forms, 0
         self.log_file = open(args.log, "a") if args.log else None
         self.log_lock = threading.Lock()
         self.violations = []
@@ -106,6 +111,7 @@ def main():
     parser.add_argument("--user", default="tester")
     parser.add_argument("--chunk", type=int, default=16 << 20)
     parser.add_argument("--page", type=int, default=1000)
+    parser.add_argument("--other-forms", action="store_true")
     parser.add_argument("--faults")
     args = parser.parse_args()
     hub = Hub(args)

@@ -4,9 +4,11 @@
 #include "support/scratch.h"
 #include "util/clock.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,6 +50,22 @@ static void end(struct session *s)
     http_reply_release(&s->reply);
     http_close(s->http);
     line_server_close(s->server);
+}
+
+struct waiter {
+    atomic_bool *cancel;
+    struct line_server *server;
+};
+
+/* Once a reply was sent, and some time to read it has passed. */
+static void *cancel_after_reply(void *user)
+{
+    struct waiter *w = user;
+    while (line_server_n_requests(w->server) == 0)
+        clock_sleep_s(0.01);
+    clock_sleep_s(0.3);
+    atomic_store(w->cancel, true);
+    return NULL;
 }
 
 static enum status get(struct session *s, struct http_request request)
@@ -93,6 +111,100 @@ static void test_token_stays_when_redirected(void **state)
     assert_null(strstr(line_server_request(other, 0), "uthorization"));
     line_server_close(other);
     end(&s);
+}
+
+/* A redirect that leads away and back does not bring the token back. */
+static void test_token_stays_when_led_back(void **state)
+{
+    char there[512], back[512];
+    const char *replies[] = {there, OK("{}")}, *others[] = {back};
+    struct line_server *other = line_server_open(others, 1);
+    struct session s;
+    start(&s, replies, 2);
+    snprintf(there, sizeof there, "HTTP/1.1 308 R\r\nConnection: close\r\nlocation: %s/a\r\n\r\n",
+             line_server_url(other));
+    snprintf(back, sizeof back, "HTTP/1.1 307 R\r\nConnection: close\r\nlocation: %s/b\r\n\r\n",
+             line_server_url(s.server));
+    assert_int_equal(get(&s, (struct http_request){.method = HTTP_POST,
+                                                   .authorize = true,
+                                                   .content_type = "application/json",
+                                                   .body = "{\"a\":1}",
+                                                   .body_bytes = 7}),
+                     ST_OK);
+    assert_non_null(strstr(line_server_request(s.server, 0), SECRET));
+    assert_null(strstr(line_server_request(other, 0), SECRET));
+    assert_non_null(strstr(line_server_request(s.server, 1), "POST /b "));
+    assert_non_null(strstr(line_server_request(s.server, 1), "\r\n\r\n{\"a\":1}"));
+    assert_null(strstr(line_server_request(s.server, 1), SECRET));
+    line_server_close(other);
+    end(&s);
+}
+
+/* What a mirror passes on of the public Hub is asked for at the mirror. */
+static void test_public_urls_are_the_endpoints(void **state)
+{
+    const char *replies[] = {OK("{}")};
+    struct session s;
+    start(&s, replies, 1);
+    assert_int_equal(
+        get(&s, (struct http_request){.url = "https://huggingface.co/a/b?c=d", .authorize = true}), ST_OK);
+    assert_non_null(strstr(line_server_request(s.server, 0), "GET /a/b?c=d HTTP"));
+    assert_non_null(strstr(line_server_request(s.server, 0), SECRET));
+    http_reply_release(&s.reply);
+    assert_int_equal(get(&s, (struct http_request){.url = "https://huggingface.co.evil.invalid/a"}), ST_NET);
+    assert_int_equal(line_server_n_requests(s.server), 1);
+    end(&s);
+}
+
+/* HTTP/1.0 without a length, pieces, small letters. */
+static void test_forms_of_replies(void **state)
+{
+    const char *replies[] = {"HTTP/1.0 200 OK\r\n\r\n{\"a\": 1}",
+                             "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+                             "3;x=y\r\n{\"a\r\n6\r\n\": 1} \r\n0\r\nTrailer: t\r\n\r\n"};
+    struct session s;
+    json_t *json = NULL;
+    start(&s, replies, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(get(&s, (struct http_request){.expect_json = true}), ST_OK);
+        assert_int_equal(http_json(s.http, &s.reply, "x", &json, &s.err), ST_OK);
+        assert_int_equal(json_integer_value(json_object_get(json, "a")), 1);
+        json_decref(json);
+        http_reply_release(&s.reply);
+    }
+    end(&s);
+}
+
+static void test_pause_as_a_date(void **state)
+{
+    const char *replies[] = {"HTTP/1.1 503 Busy\r\nConnection: close\r\n"
+                             "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n\r\n",
+                             OK("{}")};
+    struct session s;
+    start(&s, replies, 2);
+    assert_int_equal(get(&s, (struct http_request){.repeats = 1}), ST_OK);
+    assert_int_equal(s.reply.status, 200);
+    http_reply_release(&s.reply);
+    end(&s);
+    /* A date to come is waited for: a signal finds the call waiting. */
+    char later[256], date[64];
+    time_t at = time(NULL) + 250;
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime(&at));
+    snprintf(later, sizeof later, "HTTP/1.1 429 Busy\r\nConnection: close\r\nRetry-After: %s\r\n\r\n", date);
+    const char *slow[] = {later, OK("{}")};
+    struct line_server *server = line_server_open(slow, 2);
+    atomic_bool cancel = false;
+    struct http_config config = {.endpoint = line_server_url(server), .pause_s = 0.01, .cancel = &cancel};
+    struct waiter w = {.cancel = &cancel, .server = server};
+    pthread_t thread;
+    assert_int_equal(http_open(&s.http, &config, &s.err), ST_OK);
+    assert_int_equal(pthread_create(&thread, NULL, cancel_after_reply, &w), 0);
+    assert_int_equal(get(&s, (struct http_request){.repeats = 1}), ST_STOPPED);
+    pthread_join(thread, NULL);
+    assert_int_equal(line_server_n_requests(server), 1);
+    http_reply_release(&s.reply);
+    http_close(s.http);
+    line_server_close(server);
 }
 
 static void test_absolute_urls_elsewhere_get_no_token(void **state)
@@ -307,6 +419,7 @@ static void test_sink_is_told_of_a_new_try(void **state)
     assert_string_equal(k.text, "abcdefgh");
     assert_int_equal(k.n_restarts, 2);
     assert_non_null(strstr(line_server_request(s.server, 2), "Range: bytes=5-\r\n"));
+    assert_non_null(strstr(line_server_request(s.server, 2), "Accept-Encoding: identity\r\n"));
     end(&s);
 }
 
@@ -324,6 +437,33 @@ static void test_cancel(void **state)
     assert_int_equal(http_send(h, &(struct http_request){.url = "/", .repeats = 5}, &reply, &err),
                      ST_STOPPED);
     assert_true(clock_s() - begin < 10);
+    http_reply_release(&reply);
+    http_close(h);
+    line_server_close(server);
+}
+
+/* Calls that somebody waits for end at a signal, in the silence of a server too; the uploader's go on. Last:
+ * the signal stays. */
+static void test_a_signal_ends_a_call(void **state)
+{
+    const char *replies[] = {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf\1", OK("{}")};
+    struct line_server *server = line_server_open(replies, 2);
+    struct http_config config = {
+        .endpoint = line_server_url(server), .pause_s = 0.01, .stall_s = 300, .stoppable = true};
+    struct http *h;
+    struct http_reply reply;
+    struct err err = ERR_INIT;
+    stop_request(15);
+    assert_int_equal(http_open(&h, &config, &err), ST_OK);
+    assert_int_equal(http_send(h, &(struct http_request){.url = "/", .repeats = 5}, &reply, &err),
+                     ST_STOPPED);
+    http_reply_release(&reply);
+    http_close(h);
+    config.stoppable = false;
+    config.stall_s = 1;
+    err = (struct err)ERR_INIT;
+    assert_int_equal(http_open(&h, &config, &err), ST_OK);
+    assert_int_equal(http_send(h, &(struct http_request){.url = "/", .repeats = 5}, &reply, &err), ST_OK);
     http_reply_release(&reply);
     http_close(h);
     line_server_close(server);
@@ -362,6 +502,10 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_token_goes_to_the_endpoint),
         cmocka_unit_test(test_token_stays_when_redirected),
+        cmocka_unit_test(test_token_stays_when_led_back),
+        cmocka_unit_test(test_public_urls_are_the_endpoints),
+        cmocka_unit_test(test_forms_of_replies),
+        cmocka_unit_test(test_pause_as_a_date),
         cmocka_unit_test(test_absolute_urls_elsewhere_get_no_token),
         cmocka_unit_test(test_head_follows_relative_only),
         cmocka_unit_test(test_redirects_end),
@@ -377,6 +521,7 @@ int main(void)
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_endpoints),
         cmocka_unit_test(test_encoding),
+        cmocka_unit_test(test_a_signal_ends_a_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,6 +68,8 @@ static void test_commit_and_rotation(void **state)
              "{\"type\": \"file\", \"path\": \"checkpoint-15/model.bin\", \"oid\": \"" C1 "\", \"size\": 1},"
              "{\"type\": \"file\", \"path\": \"checkpoint-20/smgpt_state.json\", \"oid\": \"" C1
              "\", \"size\": 1},"
+             "{\"type\": \"file\", \"path\": \"checkpoint-20/trainer_state.json\", \"oid\": \"" C1
+             "\", \"size\": 1},"
              "{\"type\": \"file\", \"path\": \"checkpoint-30/left\", \"oid\": \"" C1 "\", \"size\": 1},"
              "{\"type\": \"file\", \"path\": \"notes/mine\", \"oid\": \"" C1 "\", \"size\": 1}]",
         MODES, COMMITTED};
@@ -87,6 +89,73 @@ static void test_commit_and_rotation(void **state)
     assert_null(strstr(body, "checkpoint-20"));
     assert_null(strstr(body, "checkpoint-15"));
     assert_null(strstr(body, "notes"));
+    line_server_close(s);
+}
+
+#define OURS(step)                                                                                           \
+    "{\"type\": \"file\", \"path\": \"checkpoint-" step "/smgpt_state.json\", \"oid\": \"" C1                \
+    "\", \"size\": 1},"                                                                                      \
+    "{\"type\": \"file\", \"path\": \"checkpoint-" step "/trainer_state.json\", \"oid\": \"" C1              \
+    "\", \"size\": 1}"
+#define OTHER(path) "{\"type\": \"file\", \"path\": \"" path "\", \"oid\": \"" C1 "\", \"size\": 1}"
+
+/* A list in no order, on two pages, and folders that are named like checkpoints and are none: the two newest
+ * checkpoints stay all the same. */
+static void test_rotation_without_order(void **state)
+{
+    static char first[4096];
+    const char *replies[] = {INFO(C1), first, HEAD "[" OTHER("checkpoint-90/notes.txt") ", " OURS("20") "]",
+                             MODES, COMMITTED};
+    struct line_server *s;
+    struct push_result result;
+    struct err err = ERR_INIT;
+    /* Of the links of a header the next one is meant, at the endpoint itself. */
+    snprintf(first, sizeof first,
+             "HTTP/1.1 200 OK\r\nConnection: close\r\nlink: </x>; rel=\"prev\", "
+             "</api/models/alice/m/tree/x?cursor=b>; rel=\"next\"\r\n\r\n[%s, %s, %s]",
+             OTHER("checkpoint-20/a"), OURS("10"), OTHER("checkpoint-20/z"));
+    assert_int_equal(push(replies, 5, &s, &result, &err), ST_OK);
+    assert_non_null(strstr(line_server_request(s, 2), "GET /api/models/alice/m/tree/x?cursor=b "));
+    assert_non_null(
+        strstr(body_of(s, 4), "{\"key\":\"deletedFolder\",\"value\":{\"path\":\"checkpoint-10\"}}"));
+    assert_null(strstr(body_of(s, 4), "checkpoint-20"));
+    assert_null(strstr(body_of(s, 4), "checkpoint-90"));
+    line_server_close(s);
+}
+
+static void test_next_page_elsewhere(void **state)
+{
+    static const char page[] = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
+                               "Link: <http://127.0.0.1:1/api?cursor=b>; rel=\"next\"\r\n\r\n[]";
+    const char *replies[] = {INFO(C1), page, INFO(C1), page}; /* asked for twice */
+    struct line_server *s = line_server_open(replies, 4);
+    struct http *h;
+    struct hub_tree tree;
+    struct err err = ERR_INIT;
+    struct http_config config = {.endpoint = line_server_url(s), .pause_s = 0.01};
+    assert_int_equal(http_open(&h, &config, &err), ST_OK);
+    assert_int_equal(hub_tree_read(h, "alice/m", "main", &tree, NULL, &err), ST_NET);
+    assert_non_null(strstr(err.what, "goes on at an odd place"));
+    http_close(h);
+    line_server_close(s);
+}
+
+/* "Just being made" passes, "made" is good, and neither is a refusal. */
+static void test_repository_that_is_being_made(void **state)
+{
+    const char *replies[] = {
+        "HTTP/1.1 409 Conflict\r\nConnection: close\r\n\r\n{\"error\": \"Cannot create repo: "
+        "another conflicting operation is in progress\"}",
+        "HTTP/1.1 409 Conflict\r\nConnection: close\r\n\r\n{\"error\": \"You already created "
+        "this model repo\"}"};
+    struct line_server *s = line_server_open(replies, 2);
+    struct http *h;
+    struct err err = ERR_INIT;
+    struct http_config config = {.endpoint = line_server_url(s), .pause_s = 0.01};
+    assert_int_equal(http_open(&h, &config, &err), ST_OK);
+    assert_int_equal(hub_repo_make(h, "alice/m", &err), ST_OK);
+    assert_int_equal(line_server_n_requests(s), 2);
+    http_close(h);
     line_server_close(s);
 }
 
@@ -141,8 +210,9 @@ static void test_large_file(void **state)
     /* sha256 of "hello\n" */
     static const char oid[] = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
     static char batch[1024];
-    const char *store_replies[] = {"HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"p1\"\r\n\r\n",
-                                   "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"p2\"\r\n\r\n", HEAD "{}"};
+    /* The two parts come in any order. */
+    const char *store_replies[] = {"HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"p\"\r\n\r\n",
+                                   "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"p\"\r\n\r\n", HEAD "{}"};
     struct line_server *store = line_server_open(store_replies, 3);
     const char *url = line_server_url(store);
     snprintf(
@@ -161,9 +231,10 @@ static void test_large_file(void **state)
     struct err err = ERR_INIT;
     assert_int_equal(push(replies, 5, &s, &result, &err), ST_OK);
     assert_int_equal(result.sent_bytes, 6);
-    assert_string_equal(body_of(store, 0), "hell");
-    assert_string_equal(body_of(store, 1), "o\n");
-    assert_non_null(strstr(body_of(store, 2), "{\"partNumber\":2,\"etag\":\"\\\"p2\\\"\"}"));
+    int second = strstr(line_server_request(store, 0), "PUT /2?") != NULL;
+    assert_string_equal(body_of(store, second), "hell");
+    assert_string_equal(body_of(store, 1 - second), "o\n");
+    assert_non_null(strstr(body_of(store, 2), "{\"partNumber\":2,\"etag\":\"\\\"p\\\"\"}"));
     for (int i = 0; i < 3; i++)
         assert_null(strstr(line_server_request(store, i), "hf_"));
     assert_non_null(strstr(body_of(s, 4), "\"key\":\"lfsFile\""));
@@ -188,9 +259,15 @@ static void test_names_of_repositories(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        TEST(test_commit_and_rotation), TEST(test_lost_answer),
-        TEST(test_moved_branch),        TEST(test_refused),
-        TEST(test_large_file),          TEST(test_names_of_repositories),
+        TEST(test_commit_and_rotation),
+        TEST(test_lost_answer),
+        TEST(test_moved_branch),
+        TEST(test_refused),
+        TEST(test_large_file),
+        TEST(test_names_of_repositories),
+        TEST(test_rotation_without_order),
+        TEST(test_next_page_elsewhere),
+        TEST(test_repository_that_is_being_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

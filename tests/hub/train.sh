@@ -47,6 +47,11 @@ train 0 plain
 all_there plain
 "$program" hub status --set work_dir=plain >status || fail "hub status"
 [ "$(grep -c '^  hub     3 6$' status)" = 3 ] || fail "hub status says $(cat status)"
+code=0
+HF_ENDPOINT=http://127.0.0.1:1 "$program" hub status --set work_dir=plain >status 2>err || code=$?
+[ "$code" = 5 ] || fail "hub status without a Hub: exit code $code"
+[ "$(grep -c '^  here    3 6$' status)" = 3 ] && [ "$(grep -c '^  hub     cannot be asked$' status)" = 3 ] ||
+    fail "hub status without a Hub says $(cat status)"
 
 new_hub
 for phase in whoami create info tree preupload batch put complete verify commit; do fault 503 $phase 2; done
