@@ -6,6 +6,7 @@
 #include "hub_points.h"
 #include "machine.h"
 #include "memory_share.h"
+#include "run_lock.h"
 #include "stage_files.h"
 #include "train/adapter.h"
 #include "train/train.h"
@@ -25,6 +26,7 @@ struct run {
     struct assembly model;
     bool model_open;
     size_t program, rank0_extra; /* resident memory: at the start; of data and tokenizer */
+    int lock;                    /* rank 0's, on the stage's output directory */
 };
 
 static const char *out_dir_of(const struct options *o, int stage)
@@ -244,13 +246,25 @@ static bool has_checkpoint(const struct run *r, int stage)
     return ckpt_newest(out_dir_of(r->o, stage), dir, &step, &ignored) == ST_OK && step >= 0;
 }
 
+/* The stage's output directory for this run alone. Rank 0. */
+static enum status take_directory(struct run *r, int stage, struct err *err)
+{
+    const char *out_dir = out_dir_of(r->o, stage);
+    run_lock_release(&r->lock);
+    TRY(run_lock_take(&r->lock, out_dir, err));
+    if (r->request->resume != RESUME_NONE)
+        return ST_OK;
+    TRY(stage_set_aside(out_dir, err));
+    run_lock_release(&r->lock); /* it was of what has another name now */
+    return run_lock_take(&r->lock, out_dir, err);
+}
+
 static enum status start_stage(struct run *r, int stage, struct err *err)
 {
     int own = 0;
     enum status st = ST_OK;
     if (r->comm->rank == 0) {
-        if (r->request->resume == RESUME_NONE)
-            st = stage_set_aside(out_dir_of(r->o, stage), err);
+        st = take_directory(r, stage, err);
         own = has_checkpoint(r, stage);
     }
     TRY(comm_agree(r->comm, st, err));
@@ -389,7 +403,7 @@ static int first_to_run(const struct run *r, int first, int last)
 enum status stages_run(struct comm *comm, const struct stages_request *request, struct err *err)
 {
     struct stages_request own = *request;
-    struct run r = {.comm = comm, .request = &own, .o = request->options};
+    struct run r = {.comm = comm, .request = &own, .o = request->options, .lock = -1};
     enum status st = ST_OK;
     r.program = (size_t)machine_rss_bytes();
     if (comm->rank == 0)
@@ -405,6 +419,7 @@ enum status stages_run(struct comm *comm, const struct stages_request *request, 
         st = run_stage(&r, stage, err);
     if (r.model_open)
         assembly_close(&r.model);
+    run_lock_release(&r.lock);
     stage_data_close(&r.data);
     return st;
 }
