@@ -98,7 +98,9 @@ enum status ranks_open_self(struct comm *comm, struct options *o, struct err *er
 
 void ranks_close(struct comm *comm, enum status status, struct err *err)
 {
-    if (status != ST_OK && comm->rank != 0)
+    if (status != ST_OK && comm->rank == 0)
+        log_err(err);
+    if (status != ST_OK)
         *err = (struct err)ERR_INIT;
     comm_close(comm);
 }

@@ -9,7 +9,8 @@
 enum status ranks_open(struct comm *comm, struct options *o, struct err *err);
 /* One rank, whatever the launcher says: commands that do not compute together. */
 enum status ranks_open_self(struct comm *comm, struct options *o, struct err *err);
-/* After an agreed failure rank 0 keeps the message and the others drop theirs: it is the same on all. */
+/* After an agreed failure rank 0 says the message, which is the same on all, before anybody ends: the first
+ * rank that is gone with a failure makes launchers kill the others. err is empty afterwards. */
 void ranks_close(struct comm *comm, enum status status, struct err *err);
 
 #endif

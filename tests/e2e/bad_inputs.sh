@@ -139,23 +139,48 @@ says 'warning: the checkpoint was computed with [a-z0-9_]*, float32, this run co
 says 'cpu_path=[a-z0-9_]* keeps them'
 
 # ---- a rank that is killed, and one that stands still ----
-long=(--set max_steps=2000 --set comm_timeout=3s)
+# A busy machine may keep a rank from running for seconds: comm_timeout is well above that, and how long anything takes
+# is not looked at, only that it ends and why.
+export MPIEXEC_TIMEOUT=500
+long=(--set max_steps=100000 --set comm_timeout=12s)
+# under_way DIR: until the first step was logged; the ranks' processes in pids.
+under_way() {
+    for ((i = 0; i < 4000; i++)); do
+        [ ! -s "$1/stage1_mlm/train_log.jsonl" ] || break
+        kill -0 "$launcher" 2>/dev/null || break
+        sleep 0.05
+    done
+    read -r -a pids <<<"$(ranks)"
+    [ "${#pids[@]}" = 3 ] || {
+        fail "$1: ${#pids[@]} ranks are under way, not 3"
+        finish
+    }
+}
 start 3 gone "${model[@]}" "${long[@]}"
-for ((i = 0; i < 600; i++)); do [ ! -s gone/stage1_mlm/train_log.jsonl ] || break; sleep 0.05; done
-read -r -a pids <<<"$(ranks)"
+under_way gone
 kill -9 "${pids[1]}"
-ended 20
+ended 120
 [ "$code" -ne 0 ] && [ "$code" -ne 124 ] || fail "a killed rank: exit code $code"
 grep -qiE 'rank 1 .*(signal 9|killed)|from rank 1 on' out err || fail "a killed rank is not named: $(tail -n 5 out)"
 
+# Two runs that write to one place: the second one waits for the first a while, then leaves it alone.
+start 3 busy "${model[@]}" "${long[@]}"
+under_way busy
+"$smgpt" train --set work_dir=busy --set "data_json=$data" "${common[@]}" "${model[@]}" >out 2>err.second </dev/null
+[ $? = 4 ] || fail "a second run in the same place: not exit code 4"
+cp err.second err
+says "error: .*another run is writing to 'busy/stage1_mlm'"
+kill -0 "$launcher" 2>/dev/null || fail "the first run was disturbed"
+kill -TERM ${pids[0]}
+ended 120
+[ "$code" = 85 ] || fail "the first run: exit code $code, not 85"
+[ -s busy/stage1_mlm/checkpoint-"$(newest busy/stage1_mlm)"/optimizer.pt ] || fail "the first run did not save"
+
 start 3 still "${model[@]}" "${long[@]}"
-for ((i = 0; i < 600; i++)); do [ ! -s still/stage1_mlm/train_log.jsonl ] || break; sleep 0.05; done
-read -r -a pids <<<"$(ranks)"
-since=$SECONDS
+under_way still
 kill -STOP "${pids[2]}"
-ended 30
+ended 240
 [ "$code" = 4 ] || fail "a rank that stands still: exit code $code, not 4"
-[ $((SECONDS - since)) -le 12 ] || fail "a rank that stands still was noticed after $((SECONDS - since)) s"
-says 'error: .*nothing heard for 3 s from rank 2 on '
+says 'error: .*nothing heard for 12 s from rank 2 on '
 says 'hint: .*the run goes on from its newest checkpoint'
 finish
