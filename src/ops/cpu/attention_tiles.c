@@ -115,10 +115,10 @@ void cpu__tiles_attention(struct device *dev, float *out, float *lse, const floa
 #pragma omp parallel num_threads(dev->n_threads) if (n_tasks > 1 && cpu_attention_large(shape))
     {
         dev->tiles->begin();
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, TASKS_AT_ONCE)
         for (int64_t task = 0; task < n_tasks; task++)
             cpu__tiles_pack_keys(&at, task % at.n_panels, task / at.n_panels, f.k, f.v);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
         for (int64_t task = 0; task < n_tasks; task++)
             block_forward(&at, task / n_kv, task % n_kv, &f);
         dev->tiles->end();

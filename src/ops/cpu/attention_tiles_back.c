@@ -246,6 +246,13 @@ static void step_scores(const struct back *b, const struct tile_batch *batch, in
     }
 }
 
+/* Whether the products of dQ may write where it belongs: whole panels of dimensions, rows that follow each
+ * other. */
+static bool dq_in_place(const struct back *b, const struct tile_block *block)
+{
+    return block->all_ask && b->at.shape->head_dim % PANEL == 0;
+}
+
 /* dQ of a block and head goes on with those keys. */
 static void step_dq(const struct back *b, const struct tile_batch *batch, int64_t kv, int64_t step,
                     int64_t from, int64_t to, int64_t chunk, const struct back_room *r)
@@ -254,10 +261,18 @@ static void step_dq(const struct back *b, const struct tile_batch *batch, int64_
     const struct tile_block *block = &batch->blocks[step / at->group];
     const uint16_t *left = r->ds_left + (step * b->chunk + from - chunk) * STEP_ELEMENTS;
     struct panel_product p = {.runs = batch->runs, .rows = tiles_half(block->n), .columns = PANEL};
-    p.ld_in = p.ld_out = at->n_dims * PANEL;
+    float *dq = r->dq + step * PANEL * at->n_dims * PANEL;
+    p.ld_out = at->n_dims * PANEL;
+    if (dq_in_place(b, block)) {
+        int64_t head = kv * at->group + step % at->group, d = at->shape->head_dim;
+        p.ld_out = at->shape->n_q_heads * d;
+        dq = b->dq + block->query[0] * p.ld_out + head * d;
+        p.rows = block->n;
+    }
+    p.ld_in = p.ld_out;
     for (int64_t e = 0; e < at->n_dims; e++) {
         p.n_runs = cpu__tiles_key_runs(at, batch, from, to, left, at->k_right, kv, e);
-        p.out = r->dq + step * PANEL * p.ld_out + e * PANEL;
+        p.out = dq + e * PANEL;
         p.in = from > block->from ? p.out : NULL;
         at->tiles->product(&p);
     }
@@ -321,7 +336,8 @@ static void batch_back(struct back *b, const struct tile_batch *batch, const str
             panel_sums(b, batch, part, kv, j, chunk, r);
     }
     for (int64_t i = 0; i < batch->n_blocks; i++)
-        store_dq(b, &batch->blocks[i], kv, r->dq + i * group * PANEL * b->at.n_dims * PANEL);
+        if (!dq_in_place(b, &batch->blocks[i]))
+            store_dq(b, &batch->blocks[i], kv, r->dq + i * group * PANEL * b->at.n_dims * PANEL);
 }
 
 /* Where in a part a thread is. */
@@ -412,14 +428,14 @@ void cpu__tiles_attention_back(struct device *dev, float *dq, float *dk, float *
 #pragma omp parallel num_threads(dev->n_threads) if (n_panel_tasks > 1 && cpu_attention_large(shape))
     {
         dev->tiles->begin();
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, TASKS_AT_ONCE)
         for (int64_t task = 0; task < n_panel_tasks; task++)
             cpu__tiles_pack_keys(&b.at, task % b.at.n_panels, task / b.at.n_panels, k, v);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < b.n_parts * n_kv; task++)
             part_back(&b, &b.parts[task / n_kv], task % n_kv);
         dev->tiles->end();
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, TASKS_AT_ONCE) nowait
         for (int64_t task = 0; task < n_panel_tasks; task++)
             panel_reduce(&b, task / n_kv, task % n_kv);
     }

@@ -12,7 +12,10 @@
 #include "cpu_internal.h"
 #include "tiles/tiles.h"
 
-enum { BATCH_BLOCKS = 8 };
+enum {
+    BATCH_BLOCKS = 8,
+    TASKS_AT_ONCE = 4 /* panels that a thread takes to pack or to store: each is about a microsecond */
+};
 
 struct tile_segment {
     int32_t root;        /* of its tree of segments */
