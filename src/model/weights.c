@@ -145,27 +145,70 @@ static enum status check_shape(const struct slot *s, const struct tensor *t, str
                    (long long)s->rows);
 }
 
-/* Converts through a small float window, looking for NaN and infinity on the way. */
+/* Whether the exponent bits of any element are all ones, which is NaN or infinity. Without an early end, so
+ * that the compiler makes vectors of it. */
+static bool any_not_finite(enum dtype type, const void *data, size_t n)
+{
+    const uint16_t *half = data;
+    const uint32_t *whole = data;
+    uint16_t bad_half = 0;
+    uint32_t bad = 0;
+    if (type == DT_BF16)
+        for (size_t i = 0; i < n; i++)
+            bad_half |= (half[i] & 0x7f80u) == 0x7f80u;
+    else
+        for (size_t i = 0; i < n; i++)
+            bad |= (whole[i] & 0x7f800000u) == 0x7f800000u;
+    return bad_half || bad;
+}
+
+static enum status refuse_not_finite(const struct slot *s, enum dtype type, const char *data, size_t first,
+                                     size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        float x = 0;
+        dtype_to_f32(type, data + i * dtype_bytes(type), &x, 1);
+        if (isfinite(x))
+            continue;
+        err_set(err, ST_INPUT, "tensor '%s' holds %s at element %zu", s->name, isnan(x) ? "NaN" : "infinity",
+                first + i);
+        return err_hint(err, "the weights are damaged or overflowed; fetch the model again");
+    }
+    return ST_OK;
+}
+
+enum { WINDOW = 4096 };
+
+/* n elements, at most WINDOW, into their place; false for types that are no weights'. */
+static bool convert(enum dtype to, char *out, enum dtype from, const char *data, size_t n)
+{
+    float window[WINDOW];
+    if (from == to) {
+        memcpy(out, data, n * dtype_bytes(to));
+        return true;
+    }
+    if (to == DT_F32)
+        return dtype_to_f32(from, data, (float *)(void *)out, n);
+    return dtype_to_f32(from, data, window, n) && dtype_from_f32(to, window, out, n);
+}
+
+/* In small windows, which are looked through for NaN and infinity while they are near. */
 static enum status copy_tensor(const struct slot *s, const struct tensor *t, enum dtype matrix, char *out,
                                struct err *err)
 {
-    enum { WINDOW = 4096 };
-    float window[WINDOW];
-    enum dtype to = s->cols ? matrix : DT_F32;
-    size_t n = slot_count(s), in_bytes = dtype_bytes(t->dtype), out_bytes = dtype_bytes(to);
+    const enum dtype to = s->cols ? matrix : DT_F32;
+    const size_t n = slot_count(s), in_bytes = dtype_bytes(t->dtype), out_bytes = dtype_bytes(to);
+    if (to != DT_F32 && to != DT_BF16)
+        return err_set(err, ST_DEFECT, "weights cannot be kept as %s", dtype_name(to));
+    if (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16)
+        return err_set(err, ST_INPUT, "tensor '%s' has element type %s, expected F32, F16 or BF16", s->name,
+                       dtype_name(t->dtype));
     for (size_t at = 0; at < n; at += WINDOW) {
-        size_t k = n - at < WINDOW ? n - at : WINDOW;
-        if (!dtype_to_f32(t->dtype, (const char *)t->data + at * in_bytes, window, k))
-            return err_set(err, ST_INPUT, "tensor '%s' has element type %s, expected F32, F16 or BF16",
-                           s->name, dtype_name(t->dtype));
-        for (size_t i = 0; i < k; i++)
-            if (!isfinite(window[i])) {
-                err_set(err, ST_INPUT, "tensor '%s' holds %s at element %zu", s->name,
-                        isnan(window[i]) ? "NaN" : "infinity", at + i);
-                return err_hint(err, "the weights are damaged or overflowed; fetch the model again");
-            }
-        if (!dtype_from_f32(to, window, out + at * out_bytes, k))
-            return err_set(err, ST_DEFECT, "weights cannot be kept as %s", dtype_name(to));
+        const size_t k = n - at < WINDOW ? n - at : WINDOW;
+        if (!convert(to, out + at * out_bytes, t->dtype, (const char *)t->data + at * in_bytes, k))
+            return err_set(err, ST_DEFECT, "tensor '%s' cannot be converted", s->name);
+        if (any_not_finite(to, out + at * out_bytes, k))
+            return refuse_not_finite(s, to, out + at * out_bytes, at, k, err);
     }
     return ST_OK;
 }
