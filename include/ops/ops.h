@@ -46,7 +46,7 @@ struct weight {
 enum act_kind { ACT_SILU, ACT_GELU_TANH };
 
 /* One of the projections of an input x [T, n_in], with LoRA beside the frozen matrix (PEFT's):
- *   y = x W^T + scaling u B^T,  u = x A^T
+ *   y = base + x W^T + scaling u B^T,  u = x A^T
  * and on the way back, from dy,
  *   dx = sum over the projections of (dy W + du A),  du = scaling dy B,  dA += du^T x,  dB += scaling dy^T u
  * Without LoRA a is NULL and only the frozen matrix counts. */
@@ -55,10 +55,11 @@ struct projection {
     const float *a, *b; /* [R, n_in], [n_out, R] */
     int64_t r;
     float scaling;
-    float *u;        /* [T, R]: written by project, read by project_back */
-    float *y;        /* [T, n_out], written by project */
-    const float *dy; /* [T, n_out], read by project_back */
-    float *da, *db;  /* shapes of a and b, added to by project_back */
+    float *u;          /* [T, R]: written by project, read by project_back */
+    const float *base; /* [T, n_out], or NULL: 0; may be y */
+    float *y;          /* [T, n_out], written by project */
+    const float *dy;   /* [T, n_out], read by project_back */
+    float *da, *db;    /* shapes of a and b, added to by project_back */
 };
 enum { MAX_PROJECTIONS = 3 };
 

@@ -15,6 +15,23 @@ struct projection model__projection(const struct model *m, int32_t layer, enum p
     return out;
 }
 
+/* y = residual + the projection of x; with Gemma's norm behind it, the projection alone goes to `branch`. */
+static void project_branch(struct model *m, int32_t layer, enum proj p, float *y, const float *residual,
+                           const float *x, float *branch, float *inv, const float *post_norm, int64_t n)
+{
+    const struct arch *a = m->a;
+    struct projection part = model__projection(m, layer, p);
+    part.y = post_norm ? branch : y;
+    part.base = post_norm ? NULL : residual;
+    m->ops->project(m->dev, &part, 1, x, n);
+    if (!post_norm)
+        return;
+    m->ops->rms_norm(m->dev, m->tmp, inv, branch, post_norm, n, a->hidden, a->rms_eps, a->norm_offset);
+    if (y != residual)
+        m->ops->copy(m->dev, y, residual, (size_t)(n * a->hidden) * sizeof(float));
+    m->ops->add(m->dev, y, m->tmp, n * a->hidden);
+}
+
 /* y of n projections that follow each other in enum proj and share x. */
 static void project(struct model *m, int32_t layer, enum proj first, int n, float *const *y, const float *x,
                     int64_t n_tokens)
@@ -85,21 +102,6 @@ static void attention_block(struct model *m, int32_t layer, struct layer_acts *s
     }
 }
 
-/* residual + branch; with Gemma's norm on the branch first. to may be the residual's own buffer. */
-static void add_branch(struct model *m, float *to, const float *residual, float *branch, float *inv,
-                       const float *post_norm, int64_t t)
-{
-    const struct arch *a = m->a;
-    float *b = branch;
-    if (post_norm) {
-        m->ops->rms_norm(m->dev, m->tmp, inv, branch, post_norm, t, a->hidden, a->rms_eps, a->norm_offset);
-        b = m->tmp;
-    }
-    if (to != residual)
-        m->ops->copy(m->dev, to, residual, (size_t)(t * a->hidden) * sizeof(float));
-    m->ops->add(m->dev, to, b, t * a->hidden);
-}
-
 static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_wanted,
                           const struct attention_shape *shape, const struct kv_hook *hook)
 {
@@ -112,15 +114,13 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     const struct rows rows = rows_of(m, s, t, n_wanted);
     const int64_t n = rows.n;
     attention_block(m, layer, s, t, &rows, shape, hook);
-    project(m, layer, PROJ_O, 1, &s->o, s->attn, n); /* [n, H] */
-    add_branch(m, s->x_mid, rows.x, s->o, s->inv_o, w->post_attn_norm, n);
+    project_branch(m, layer, PROJ_O, s->x_mid, rows.x, s->attn, s->o, s->inv_o, w->post_attn_norm, n);
 
     m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, n, a->hidden, a->rms_eps,
                      a->norm_offset);
     project(m, layer, PROJ_GATE, 2, (float *const[]){s->gate, s->up}, s->norm2, n); /* [n, I] */
     m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, n * a->mlp);
-    project(m, layer, PROJ_DOWN, 1, &s->down, s->act, n); /* [n, H] */
-    add_branch(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
+    project_branch(m, layer, PROJ_DOWN, x_out, s->x_mid, s->act, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens, const struct attention_shape *shape)

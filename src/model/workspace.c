@@ -73,12 +73,6 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
             kd = (int64_t)a->n_kv_heads * a->head_dim;
     m->x_out = floats(c, t * h);
     m->tmp = floats(c, t * max64(max64(h, qd), a->mlp));
-    if (!a->sandwich) {
-        /* Branch outputs are added at once and not kept: one buffer serves all layers. */
-        float *branch = floats(c, t * h);
-        for (int32_t i = 0; i < a->n_layers && c->base; i++)
-            m->layers[i].o = m->layers[i].down = branch;
-    }
     m->rows_x = floats(c, t * h);
     m->rows_norm = floats(c, t * h);
     m->head_norm = floats(c, t * h);

@@ -52,9 +52,16 @@ struct result {
     float *y[MAX_PROJECTIONS], *u[MAX_PROJECTIONS], *da[MAX_PROJECTIONS], *db[MAX_PROJECTIONS], *dx;
 };
 
-static struct projection part_of(const struct scene *s, const struct result *r, int i, const struct weight *w)
+static struct projection part_of(const struct scene *s, const struct result *r, int i, int64_t n_tokens,
+                                 const struct weight *w)
 {
     struct projection p = {.w = w, .r = s->r[i], .scaling = s->scaling, .y = r->y[i], .dy = s->dy[i]};
+    if (s->tokens % 3 == 1) { /* something of the right size to add to */
+        p.base = s->dy[i];
+    } else if (s->tokens % 3 == 2) {
+        memcpy(p.y, s->dy[i], (size_t)(n_tokens * s->n_out[i]) * sizeof *p.y);
+        p.base = p.y;
+    }
     if (s->r[i] > 0) {
         p.a = s->a[i], p.b = s->b[i], p.u = r->u[i];
         p.da = r->da[i], p.db = r->db[i];
@@ -86,7 +93,7 @@ static bool result_make(struct result *r, const struct scene *s, int64_t n_token
         assert_int_equal(ops->weight_bytes(dev, &n_bytes, w[i].n_out, w[i].n_in, DT_F32, &err), ST_OK);
         memory[i] = n_bytes > 0 ? aligned_alloc(64, n_bytes) : NULL;
         assert_int_equal(ops->weight_prepare(dev, &w[i], memory[i], true, &err), ST_OK);
-        parts[i] = part_of(s, r, i, &w[i]);
+        parts[i] = part_of(s, r, i, n_tokens, &w[i]);
     }
     ops->project(dev, parts, s->n, s->x, n_tokens);
     ops->project_back(dev, parts, s->n, r->dx, s->x, n_tokens);

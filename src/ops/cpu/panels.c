@@ -71,8 +71,8 @@ static void pass_run(const struct tiles *tiles, const struct panels_job *job, co
         for (int64_t j = b->column; j < b->column_end; j += PANEL) {
             float *c = job->c + i * job->ldc + j;
             p.columns = (int)cpu_min(b->column_end - j, PANEL);
-            p.in = from > 0 ? parked : job->accumulate ? c : NULL;
-            p.ld_in = from > 0 ? PANEL : job->ldc;
+            p.in = from > 0 ? parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
+            p.ld_in = from > 0 ? PANEL : job->ldbase;
             p.out = to < n_steps ? parked : c;
             p.ld_out = to < n_steps ? PANEL : job->ldc;
             p.soon = soon;
@@ -168,7 +168,9 @@ void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float 
 {
     int64_t elements = tiles_panel_elements(b->k);
     uint16_t *left = ops__scratch(dev, dev->n_threads, panels_elements(m, b->k) * sizeof *left);
-    struct panels_job job = {.m = m, .n = b->n, .c = c, .ldc = ldc, .n_terms = 1, .accumulate = accumulate};
+    struct panels_job job = {.m = m, .n = b->n, .c = c, .ldc = ldc, .n_terms = 1};
+    if (accumulate)
+        job.base = c, job.ldbase = ldc;
     job.terms[0] = (struct panels_term){left, b->panels, b->k};
     bool large = m * b->n * b->k > CPU_GRAIN_TERMS;
 #pragma omp parallel num_threads(dev->n_threads) if (large)

@@ -23,7 +23,8 @@ static inline size_t panels_elements(int64_t n, int64_t k)
     return (size_t)(panels_of(n) * tiles_panel_elements(k));
 }
 
-/* c [m, n] (row stride ldc) = the sum over the terms, in their order (+ c when accumulate). */
+/* c [m, n] = base (or 0) + the sum over the terms, in their order. Row strides ldc and ldbase; base may be c.
+ */
 enum { PANELS_MAX_TERMS = 8, PANELS_MAX_JOBS = 8 };
 struct panels_term {
     const uint16_t *left, *right;
@@ -33,9 +34,10 @@ struct panels_job {
     int64_t m, n;
     struct panels_term terms[PANELS_MAX_TERMS];
     int n_terms;
+    const float *base;
+    int64_t ldbase;
     float *c;
     int64_t ldc;
-    bool accumulate;
 };
 
 /* All jobs, by all threads of the parallel region that calls it, each of which has called dev->tiles->begin;

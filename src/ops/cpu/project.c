@@ -13,7 +13,9 @@ void cpu__project(struct device *dev, const struct projection *parts, int n, con
     for (int i = 0; i < n; i++) {
         const struct projection *p = &parts[i];
         int64_t n_in = p->w->n_in, n_out = p->w->n_out;
-        cpu__linear(dev, p->y, n_out, x, n_in, p->w, n_tokens, false);
+        if (p->base != NULL && p->base != p->y)
+            ops__copy(dev, p->y, p->base, (size_t)(n_tokens * n_out) * sizeof *p->y);
+        cpu__linear(dev, p->y, n_out, x, n_in, p->w, n_tokens, p->base != NULL);
         if (p->a == NULL)
             continue;
         cpu__gemm(dev, false, true, n_tokens, p->r, n_in, 1, x, n_in, p->a, n_in, 0, p->u, p->r);

@@ -10,16 +10,17 @@
 #include <omp.h>
 
 enum {
-    GRADIENT_PANELS = 4 /* columns of dy or x packed at once, in panels: cache lines next to each other */
+    PACK_STEPS = 4,     /* columns packed both ways while they are in the first-level cache, in steps */
+    GRADIENT_PANELS = 8 /* columns of a task of the gradients, in panels */
 };
 
 /* Panels of one projection; NULL without LoRA. Directions as in tiles.h. */
 struct part {
-    uint16_t *a, *b;     /* right operands made of A and B */
-    uint16_t *u, *du;    /* left operands [T, R]: scaling u; du */
-    uint16_t *dy;        /* left operand [T, n_out] */
-    uint16_t *u_right;   /* right operand [T, R]: scaling u */
-    uint16_t *du_turned; /* left operand [R, T] */
+    uint16_t *a, *b;                /* right operands made of A and B */
+    uint16_t *u, *du;               /* left operands [T, R]: scaling u; du */
+    uint16_t *dy;                   /* left operand [T, n_out] */
+    uint16_t *dy_right;             /* right operand [T, n_out] */
+    uint16_t *u_turned, *du_turned; /* left operands [R, T]: scaling u; du */
 };
 
 struct call {
@@ -30,7 +31,8 @@ struct call {
     const float *x;
     float *dx;
     int64_t n_in, n_tokens, n_panels; /* panels of tokens */
-    uint16_t *x_left;                 /* left operand [T, n_in] */
+    uint16_t *x_left;                 /* left operand [T, n_in] (forward) */
+    uint16_t *x_right;                /* right operand [T, n_in] (back) */
     struct part packed[MAX_PROJECTIONS];
     bool large;
 };
@@ -64,6 +66,7 @@ static void lay_forward(struct call *c, struct pieces *p)
 static void lay_back(struct call *c, struct pieces *p)
 {
     int64_t t = c->n_tokens;
+    c->x_right = piece(p, c->n_in, t);
     for (int i = 0; i < c->n; i++) {
         const struct projection *q = &c->parts[i];
         c->packed[i] = (struct part){.dy = piece(p, t, q->w->n_out)};
@@ -72,7 +75,8 @@ static void lay_back(struct call *c, struct pieces *p)
         c->packed[i].a = piece(p, c->n_in, q->r);
         c->packed[i].b = piece(p, q->r, q->w->n_out);
         c->packed[i].du = piece(p, t, q->r);
-        c->packed[i].u_right = piece(p, q->r, t);
+        c->packed[i].dy_right = piece(p, q->w->n_out, t);
+        c->packed[i].u_turned = piece(p, q->r, t);
         c->packed[i].du_turned = piece(p, q->r, t);
     }
 }
@@ -142,6 +146,8 @@ static void jobs_forward(const struct call *c, struct panels_job *jobs)
         const struct packed_weight *w = q->w->prepared;
         jobs[i] = (struct panels_job){
             .m = c->n_tokens, .n = q->w->n_out, .n_terms = 1, .c = q->y, .ldc = q->w->n_out};
+        jobs[i].base = q->base;
+        jobs[i].ldbase = q->w->n_out;
         jobs[i].terms[0] = (struct panels_term){c->x_left, w->forward.panels, c->n_in};
         if (q->a != NULL)
             jobs[i].terms[jobs[i].n_terms++] = (struct panels_term){c->packed[i].u, c->packed[i].b, q->r};
@@ -175,90 +181,114 @@ void cpu__project_tiles(struct device *dev, const struct projection *parts, int 
     }
 }
 
-/* Packs the gradients of the tokens of panel i, and makes their du. */
+/* Packs columns of rows of a panel of tokens, a step of the sums over tokens, into right panels over tokens;
+ * and into the left panel over columns where there is one. */
+static void pack_both(const struct call *c, uint16_t *left, uint16_t *right, int64_t i, const float *x,
+                      int64_t n, int64_t rows)
+{
+    int64_t panel = tiles_panel_elements(c->n_tokens);
+    for (int64_t first = 0; first < n; first += PACK_STEPS * STEP) {
+        int64_t end = cpu_min(n, first + PACK_STEPS * STEP);
+        if (left != NULL)
+            c->tiles->pack_left(left + first / STEP * STEP_ELEMENTS, x + first, n, rows, end - first, 1);
+        for (int64_t j = first; j < end && right != NULL; j += PANEL)
+            c->tiles->pack_right(right + j / PANEL * panel + i * STEP_ELEMENTS, x + j, n,
+                                 cpu_min(end - j, PANEL), rows, 1);
+    }
+}
+
+/* u and du of the tokens of panel i: du from the packed gradients. */
+static void lora_tokens_back(struct call *c, const struct projection *q, const struct part *part, int64_t i,
+                             int64_t rows)
+{
+    int64_t first = i * PANEL, n_out = q->w->n_out, r = q->r;
+    float *du = ops__scratch(c->dev, omp_get_thread_num(), (size_t)(PANEL * r) * sizeof *du);
+    times_few(c->tiles, du, r, part->dy + i * tiles_panel_elements(n_out), part->b, rows, r, n_out);
+    c->tiles->pack_left(part->du + i * tiles_panel_elements(r), du, r, rows, r, q->scaling);
+    for (int64_t j = 0; j < r; j += PANEL) {
+        int64_t at = j / PANEL * tiles_panel_elements(c->n_tokens) + i * STEP_ELEMENTS;
+        int64_t columns = cpu_min(r - j, PANEL);
+        c->tiles->pack_left_turned(part->du_turned + at, du + j, r, columns, rows, q->scaling);
+        c->tiles->pack_left_turned(part->u_turned + at, q->u + first * r + j, r, columns, rows, q->scaling);
+    }
+}
+
+/* All that is packed of the tokens of panel i. */
 static void tokens_back(struct call *c, int64_t i)
 {
     int64_t first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
+    bool any = false;
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
         const struct part *part = &c->packed[p];
-        int64_t n_out = q->w->n_out, r = q->r, step = i * STEP_ELEMENTS;
-        uint16_t *left = part->dy + i * tiles_panel_elements(n_out);
-        c->tiles->pack_left(left, q->dy + first * n_out, n_out, rows, n_out, 1);
-        if (q->a == NULL)
-            continue;
-        float *du = ops__scratch(c->dev, omp_get_thread_num(), (size_t)(PANEL * r) * sizeof *du);
-        times_few(c->tiles, du, r, left, part->b, rows, r, n_out);
-        c->tiles->pack_left(part->du + i * tiles_panel_elements(r), du, r, rows, r, q->scaling);
-        for (int64_t j = 0; j < r; j += PANEL) { /* a panel of tokens is a step of the sums over tokens */
-            int64_t at = j / PANEL * tiles_panel_elements(c->n_tokens) + step,
-                    columns = cpu_min(r - j, PANEL);
-            c->tiles->pack_left_turned(part->du_turned + at, du + j, r, columns, rows, q->scaling);
-            c->tiles->pack_right(part->u_right + at, q->u + first * r + j, r, columns, rows, q->scaling);
-        }
+        int64_t n_out = q->w->n_out;
+        pack_both(c, part->dy + i * tiles_panel_elements(n_out), part->dy_right, i, q->dy + first * n_out,
+                  n_out, rows);
+        if (q->a != NULL)
+            lora_tokens_back(c, q, part, i, rows);
+        any = any || q->a != NULL;
     }
+    if (any)
+        pack_both(c, NULL, c->x_right, i, c->x + first * c->n_in, c->n_in, rows);
 }
 
-/* dB of the projection from column `column` of dy on. */
+/* sum [PANEL, PANEL] = panel k of left [R, T] times panel j of right [T, *], with row stride ld. */
+static void token_sums(const struct call *c, const uint16_t *left, const uint16_t *right, int64_t k,
+                       int64_t j, const float *in, float *out, int64_t ld, int64_t rows, int64_t columns)
+{
+    int64_t panel = tiles_panel_elements(c->n_tokens);
+    struct panel_run run = {left + k / PANEL * panel, right + j / PANEL * panel, tiles_steps(c->n_tokens)};
+    struct panel_product p = {.runs = &run, .n_runs = 1, .in = in, .ld_in = ld, .out = out, .ld_out = ld};
+    p.rows = (int)rows;
+    p.columns = (int)columns;
+    c->tiles->product(&p);
+}
+
+/* dB of the projection in columns [column, end) of dy, whose sums come out turned. */
 static void gradient_b(const struct call *c, const struct projection *q, const struct part *part,
-                       int64_t column)
+                       int64_t column, int64_t end)
 {
-    int64_t n_out = q->w->n_out, r = q->r, t = c->n_tokens;
-    uint16_t *left = ops__scratch(c->dev, omp_get_thread_num(), panels_elements(PANEL, t) * sizeof *left);
-    for (int64_t i = column; i < cpu_min(n_out, column + GRADIENT_PANELS * PANEL); i += PANEL) {
-        int64_t rows = cpu_min(n_out - i, PANEL);
-        c->tiles->pack_left_turned(left, q->dy + i, n_out, rows, t, 1);
-        for (int64_t j = 0; j < r; j += PANEL) {
-            struct panel_run run = {left, part->u_right + j / PANEL * tiles_panel_elements(t),
-                                    tiles_steps(t)};
-            struct panel_product p = {.runs = &run, .n_runs = 1, .rows = (int)rows, .ld_in = r, .ld_out = r};
-            p.columns = (int)cpu_min(r - j, PANEL);
-            p.in = p.out = q->db + i * r + j;
-            c->tiles->product(&p);
+    float sums[PANEL * PANEL] __attribute__((aligned(64)));
+    for (int64_t j = column; j < end; j += PANEL)
+        for (int64_t k = 0; k < q->r; k += PANEL) {
+            int64_t rows = cpu_min(q->r - k, PANEL), columns = cpu_min(end - j, PANEL);
+            token_sums(c, part->u_turned, part->dy_right, k, j, NULL, sums, PANEL, rows, columns);
+            for (int64_t o = 0; o < columns; o++)
+                for (int64_t l = 0; l < rows; l++)
+                    q->db[(j + o) * q->r + k + l] += sums[l * PANEL + o];
         }
-    }
 }
 
-/* dA of all projections from column `column` of x on. */
-static void gradient_a(const struct call *c, int64_t column)
+/* dA of the projection in columns [column, end) of x. */
+static void gradient_a(const struct call *c, const struct projection *q, const struct part *part,
+                       int64_t column, int64_t end)
 {
-    int64_t t = c->n_tokens, n_in = c->n_in;
-    uint16_t *right = ops__scratch(c->dev, omp_get_thread_num(), panels_elements(PANEL, t) * sizeof *right);
-    for (int64_t j = column; j < cpu_min(n_in, column + GRADIENT_PANELS * PANEL); j += PANEL) {
-        int64_t columns = cpu_min(n_in - j, PANEL);
-        c->tiles->pack_right(right, c->x + j, n_in, columns, t, 1);
-        for (int i = 0; i < c->n; i++) {
-            const struct projection *q = &c->parts[i];
-            for (int64_t k = 0; q->a != NULL && k < q->r; k += PANEL) {
-                struct panel_run run = {c->packed[i].du_turned + k / PANEL * tiles_panel_elements(t), right,
-                                        tiles_steps(t)};
-                struct panel_product p = {.runs = &run, .n_runs = 1, .ld_in = n_in, .ld_out = n_in};
-                p.rows = (int)cpu_min(q->r - k, PANEL);
-                p.columns = (int)columns;
-                p.in = p.out = q->da + k * n_in + j;
-                c->tiles->product(&p);
-            }
+    for (int64_t j = column; j < end; j += PANEL)
+        for (int64_t k = 0; k < q->r; k += PANEL) {
+            float *da = q->da + k * c->n_in + j;
+            token_sums(c, part->du_turned, c->x_right, k, j, da, da, c->n_in, cpu_min(q->r - k, PANEL),
+                       cpu_min(end - j, PANEL));
         }
-    }
 }
 
-/* dB of all projections, then dA. For all threads of a region. */
+/* dB and dA of all projections. For all threads of a region. */
 static void gradients(const struct call *c)
 {
     enum { WIDTH = GRADIENT_PANELS * PANEL };
-    bool any = false;
     for (int i = 0; i < c->n; i++) {
         const struct projection *q = &c->parts[i];
-        any = any || q->a != NULL;
-        int64_t tasks = q->a != NULL ? cpu_blocks(q->w->n_out, WIDTH) : 0;
+        if (q->a == NULL)
+            continue;
+        int64_t of_b = cpu_blocks(q->w->n_out, WIDTH), of_a = cpu_blocks(c->n_in, WIDTH);
 #pragma omp for schedule(dynamic) nowait
-        for (int64_t task = 0; task < tasks; task++)
-            gradient_b(c, q, &c->packed[i], task * WIDTH);
+        for (int64_t task = 0; task < of_b + of_a; task++) {
+            int64_t column = (task < of_b ? task : task - of_b) * WIDTH;
+            if (task < of_b)
+                gradient_b(c, q, &c->packed[i], column, cpu_min(q->w->n_out, column + WIDTH));
+            else
+                gradient_a(c, q, &c->packed[i], column, cpu_min(c->n_in, column + WIDTH));
+        }
     }
-    int64_t tasks = any ? cpu_blocks(c->n_in, WIDTH) : 0;
-#pragma omp for schedule(dynamic) nowait
-    for (int64_t task = 0; task < tasks; task++)
-        gradient_a(c, task * WIDTH);
 }
 
 static void job_back(const struct call *c, struct panels_job *job)

@@ -36,7 +36,9 @@ void reference__project(struct device *dev, const struct projection *parts, int 
     for (int i = 0; i < n; i++) {
         const struct projection *p = &parts[i];
         int64_t n_in = p->w->n_in, n_out = p->w->n_out, r = p->r;
-        reference__linear(dev, p->y, n_out, x, n_in, p->w, n_tokens, false);
+        if (p->base != NULL && p->base != p->y)
+            memcpy(p->y, p->base, (size_t)(n_tokens * n_out) * sizeof *p->y);
+        reference__linear(dev, p->y, n_out, x, n_in, p->w, n_tokens, p->base != NULL);
         if (p->a == NULL)
             continue;
         struct operand left = {x, n_in, 1, 1}, a = {p->a, n_in, 1, 1}, u = {p->u, r, 1, p->scaling},
