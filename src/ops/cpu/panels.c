@@ -7,24 +7,36 @@
 #include <omp.h>
 
 enum {
-    BLOCK_ROWS = 512,
-    BLOCK_COLUMNS = 256,
+    BLOCK_ROWS = 512,    /* at most */
+    BLOCK_COLUMNS = 256, /* at most */
     PASS_STEPS = 640 / STEP,
     SHORT_STEPS = 1024 / STEP, /* up to here a block's right operand is in the cache over all passes */
-    TASKS_A_THREAD = 4         /* at least, or a busy core holds up the others for long */
+    TASKS_A_THREAD = 3         /* about: with fewer, a busy core holds up the others for long */
 };
 
-/* How a job is cut. */
+/* How a job is cut: blocks, and the rows and columns of one, whole panels. */
 struct cut {
-    int64_t row_blocks, column_blocks, rows; /* rows of a block */
-    int64_t n_steps;                         /* of all terms */
+    int64_t row_blocks, column_blocks, rows, columns;
+    int64_t n_steps; /* of all terms */
 };
 
-static struct cut cut_of(const struct panels_job *job, int64_t row_blocks)
+/* Blocks no larger than the caches want, and at least `wanted` of them as far as there are panels. One more
+ * block of rows reads the right operand once more, one more of columns the left one: the smaller of them. */
+static struct cut cut_of(const struct panels_job *job, int64_t wanted)
 {
-    struct cut c = {.column_blocks = cpu_blocks(job->n, BLOCK_COLUMNS)};
-    c.rows = cpu_blocks(panels_of(job->m), row_blocks) * PANEL;
+    int64_t row_panels = panels_of(job->m), column_panels = panels_of(job->n);
+    struct cut c = {.row_blocks = cpu_blocks(job->m, BLOCK_ROWS),
+                    .column_blocks = cpu_blocks(job->n, BLOCK_COLUMNS)};
+    while (c.row_blocks * c.column_blocks < wanted) {
+        bool rows = c.row_blocks < row_panels && (job->n <= job->m || c.column_blocks == column_panels);
+        if (!rows && c.column_blocks == column_panels)
+            break;
+        *(rows ? &c.row_blocks : &c.column_blocks) += 1;
+    }
+    c.rows = cpu_blocks(row_panels, c.row_blocks) * PANEL;
+    c.columns = cpu_blocks(column_panels, c.column_blocks) * PANEL;
     c.row_blocks = cpu_blocks(job->m, c.rows);
+    c.column_blocks = cpu_blocks(job->n, c.columns);
     for (int t = 0; t < job->n_terms; t++)
         c.n_steps += tiles_steps(job->terms[t].k);
     return c;
@@ -108,32 +120,29 @@ static void block_run(struct device *dev, const struct panels_job *job, const st
 static void task_run(struct device *dev, const struct panels_job *job, const struct cut *cut, int64_t task)
 {
     struct block b = {.row = task / cut->column_blocks * cut->rows,
-                      .column = task % cut->column_blocks * BLOCK_COLUMNS};
+                      .column = task % cut->column_blocks * cut->columns};
     b.row_end = cpu_min(job->m, b.row + cut->rows);
-    b.column_end = cpu_min(job->n, b.column + BLOCK_COLUMNS);
+    b.column_end = cpu_min(job->n, b.column + cut->columns);
     block_run(dev, job, cut, &b);
 }
 
-/* Fewest row blocks that make enough tasks of all jobs together. */
-static int64_t row_blocks_of(const struct device *dev, const struct panels_job *jobs, int n_jobs)
+/* Tasks that job i is to be cut into: its share, by its part of the columns. */
+static int64_t tasks_wanted(const struct device *dev, const struct panels_job *jobs, int n_jobs, int i)
 {
-    int64_t columns = 0, rows = 1, least = 1;
-    for (int i = 0; i < n_jobs; i++) {
-        columns += cpu_blocks(jobs[i].n, BLOCK_COLUMNS);
-        rows = jobs[i].m > rows ? jobs[i].m : rows;
-    }
-    least = cpu_blocks(rows, BLOCK_ROWS);
-    int64_t wanted = cpu_blocks(dev->n_threads > 1 ? TASKS_A_THREAD * dev->n_threads : 1, columns);
-    wanted = wanted > least ? wanted : least;
-    return cpu_min(wanted, panels_of(rows));
+    int64_t columns = 0;
+    for (int j = 0; j < n_jobs; j++)
+        columns += jobs[j].n;
+    if (dev->n_threads == 1)
+        return 1;
+    return cpu_blocks(TASKS_A_THREAD * dev->n_threads * jobs[i].n, columns);
 }
 
 void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_jobs, bool nowait)
 {
-    int64_t row_blocks = row_blocks_of(dev, jobs, n_jobs), n_tasks = 0;
+    int64_t n_tasks = 0;
     struct cut cuts[PANELS_MAX_JOBS] = {{0}};
     for (int i = 0; i < n_jobs; i++) {
-        cuts[i] = cut_of(&jobs[i], cpu_min(row_blocks, panels_of(jobs[i].m)));
+        cuts[i] = cut_of(&jobs[i], tasks_wanted(dev, jobs, n_jobs, i));
         n_tasks += cuts[i].row_blocks * cuts[i].column_blocks;
     }
 #pragma omp for schedule(dynamic) nowait
