@@ -1,6 +1,9 @@
 /* Speed of the CPU's operations at SmolLM2-135M's sizes, beside the peak of multiply-adds probed in the same
- * run (a product that stays in the first-level cache). Usage: bench_ops [threads] [tokens]
- * [auto|baseline|avx2|avx512] [float32|bfloat16] [float32|bfloat16 weights] */
+ * run (a product that stays in the first-level cache), and for what works on rows beside the rate of a copy.
+ * Usage: bench_ops [threads] [tokens] [auto|baseline|avx2|avx512] [float32|bfloat16] [float32|bfloat16
+ * weights]
+ * With several threads set OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=10000, as smgpt-dist does for itself:
+ * threads that spin take the cores that others wait for. */
 #include "ops/ops.h"
 #include "util/clock.h"
 #include <math.h>
@@ -67,6 +70,14 @@ static void line(const char *name, double flops, double seconds, int64_t tokens,
     if (flops > 0)
         printf(" %8.1f GFLOP/s  %.2f of the peak", rate, rate / peak);
     printf("\n");
+}
+
+/* An operation that moves bytes: read ones and written ones. */
+static void line_bytes(const char *name, double n_bytes, double seconds, int64_t tokens, double copy)
+{
+    double rate = n_bytes / seconds * 1e-9;
+    printf("%-28s %9.1f us %8.3f us/token %8.1f GB/s     %.2f of a copy\n", name, seconds * 1e6,
+           seconds * 1e6 / (double)tokens, rate, rate / copy);
 }
 
 static void bench_weight(int64_t n_out, int64_t n_in, int64_t t, enum dtype dtype, double peak)
@@ -161,43 +172,60 @@ static void bench_attention(int64_t t, int32_t prefix, int32_t row, double peak)
     free(segments);
 }
 
-static void bench_rows(int64_t t)
+static void bench_rows(int64_t t, double copy)
 {
     float *x = values(t * I), *y = values(t * I), *z = values(t * I), *w = values(I), *inv = values(t);
+    float *moment = values(t * I);
     float *table = values(t * D);
     int32_t *positions = ops->alloc(dev, (size_t)t * sizeof *positions);
+    const double hidden = 4.0 * (double)(t * H), mlp = 4.0 * (double)(t * I),
+                 queries = 4.0 * (double)(t * Q * D);
+    const struct adamw step = {1e-4, 0.9, 0.999, 1e-8, 0.01, 0.1, 0.03, 1};
     double s;
     for (int64_t i = 0; i < t; i++)
         positions[i] = (int32_t)i;
     FASTEST(s, ops->rms_norm(dev, y, inv, x, w, t, H, 1e-5f, 0));
-    line("rms_norm", 0, s, t, 1);
+    line_bytes("rms_norm", 2 * hidden, s, t, copy);
     FASTEST(s, ops->rms_norm_back(dev, z, y, x, inv, w, t, H, 0, true));
-    line("rms_norm_back", 0, s, t, 1);
+    line_bytes("rms_norm_back", 4 * hidden, s, t, copy);
     FASTEST(s, ops->act_mul(dev, ACT_SILU, y, x, z, t * I));
-    line("act_mul silu", 0, s, t, 1);
+    line_bytes("act_mul silu", 3 * mlp, s, t, copy);
     FASTEST(s, ops->act_mul(dev, ACT_GELU_TANH, y, x, z, t * I));
-    line("act_mul gelu_tanh", 0, s, t, 1);
+    line_bytes("act_mul gelu_tanh", 3 * mlp, s, t, copy);
     FASTEST(s, ops->act_mul_back(dev, ACT_SILU, y, z, y, x, z, t * I));
-    line("act_mul_back silu", 0, s, t, 1);
+    line_bytes("act_mul_back silu", 5 * mlp, s, t, copy);
     FASTEST(s, ops->rope(dev, x, t, Q, D, positions, table, false));
-    line("rope of the queries", 0, s, t, 1);
+    line_bytes("rope of the queries", 2 * queries, s, t, copy);
     FASTEST(s, ops->add(dev, x, y, t * H));
-    line("add", 0, s, t, 1);
-    float *all[] = {x, y, z, w, inv, table, (float *)positions};
+    line_bytes("add", 3 * hidden, s, t, copy);
+    FASTEST(s, ops->adamw(dev, y, x, z, moment, t * I, &step));
+    line_bytes("adamw", 7 * mlp, s, t, copy);
+    float *all[] = {x, y, z, w, inv, moment, table, (float *)positions};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         ops->release(dev, all[i]);
 }
 
-static void bench_loss(int64_t rows)
+static void bench_loss(int64_t rows, double copy)
 {
     float *logits = values(rows * V), *loss = values(rows);
     int32_t *targets = ops->alloc(dev, (size_t)rows * sizeof *targets);
     double s;
     FASTEST(s, ops->cross_entropy(dev, logits, V, targets, loss, rows, V, 1));
-    line("cross_entropy of 49152", 0, s, rows, 1);
+    line_bytes("cross_entropy of 49152", 8.0 * (double)(rows * V), s, rows, copy);
     ops->release(dev, logits);
     ops->release(dev, loss);
     ops->release(dev, targets);
+}
+
+/* Bytes a nanosecond, read and written, of a copy as large as the activations of an MLP. */
+static double probe_copy(int64_t t)
+{
+    float *x = values(t * I), *y = values(t * I);
+    double s;
+    FASTEST(s, ops->copy(dev, y, x, (size_t)(t * I) * sizeof *x));
+    ops->release(dev, x);
+    ops->release(dev, y);
+    return 8.0 * (double)(t * I) / s * 1e-9;
 }
 
 int main(int argc, char **argv)
@@ -226,8 +254,10 @@ int main(int argc, char **argv)
     bench_attention(t, 0, 128, peak);
     bench_attention(t, 0, (int32_t)t, peak);
     bench_attention(t, (int32_t)(t / 4), 64, peak);
-    bench_rows(t);
-    bench_loss(t < 128 ? t : 128);
+    double copy = probe_copy(t);
+    printf("a copy by one thread: %.1f GB/s\n", copy);
+    bench_rows(t, copy);
+    bench_loss(t < 128 ? t : 128, copy);
     ops->close(dev);
     return 0;
 }
