@@ -27,7 +27,7 @@ static void project_back(struct model *m, int32_t layer, enum proj first, int n,
 struct rows {
     int64_t n;
     float *dx;                /* [n, H] */
-    const float *norm1;       /* [n, H] */
+    const float *norm;        /* [n, H] of x_in */
     const int32_t *positions; /* device [n] */
     bool chosen;
 };
@@ -50,10 +50,12 @@ static void mlp_back(struct model *m, int32_t layer, struct layer_acts *s, const
     const struct layer_weights *w = &m->w->layers[layer];
     int64_t n = rows->n;
     const float *dy = branch_grad(m, rows, s->down, s->inv_down, w->post_mlp_norm);
-    project_back(m, layer, PROJ_DOWN, 1, &dy, m->tmp, s->act, n, grad); /* [n, I] */
-    m->ops->act_mul_back(m->dev, a->act, m->dgate, m->dup, m->tmp, s->gate, s->up, n * a->mlp);
-    const float *const both[] = {m->dgate, m->dup};
-    project_back(m, layer, PROJ_GATE, 2, both, m->dh, s->norm2, n, grad); /* [n, H] */
+    m->ops->act_mul(m->dev, a->act, m->act, s->gate, s->up, n * a->mlp); /* again, as in forward */
+    project_back(m, layer, PROJ_DOWN, 1, &dy, m->tmp, m->act, n, grad);  /* [n, I] */
+    m->ops->act_mul_back(m->dev, a->act, s->gate, s->up, m->tmp, s->gate, s->up, n * a->mlp);
+    const float *const both[] = {s->gate, s->up}; /* their gradients now */
+    model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
+    project_back(m, layer, PROJ_GATE, 2, both, m->dh, m->norm, n, grad); /* [n, H] */
     m->ops->rms_norm_back(m->dev, rows->dx, m->dh, s->x_mid, s->inv2, w->mlp_norm, n, a->hidden,
                           a->norm_offset, true);
 }
@@ -80,12 +82,13 @@ static void inputs_back(struct model *m, int32_t layer, struct layer_acts *s, co
                         int64_t t, float *grad)
 {
     const float *const dy[] = {m->dq, m->dk, m->dv};
+    model__attn_norm(m, layer, s->x_in, s->inv1, t);
     if (!rows->chosen) {
-        project_back(m, layer, PROJ_Q, 3, dy, m->dh, s->norm1, t, grad);
+        project_back(m, layer, PROJ_Q, 3, dy, m->dh, m->norm, t, grad);
         return;
     }
-    project_back(m, layer, PROJ_Q, 1, dy, m->tmp, rows->norm1, rows->n, grad);
-    project_back(m, layer, PROJ_K, 2, dy + 1, m->dh, s->norm1, t, grad);
+    project_back(m, layer, PROJ_Q, 1, dy, m->tmp, rows->norm, rows->n, grad);
+    project_back(m, layer, PROJ_K, 2, dy + 1, m->dh, m->norm, t, grad);
     m->ops->scatter_add_rows(m->dev, m->dh, m->tmp, m->index, rows->n, m->a->hidden);
 }
 
@@ -115,7 +118,7 @@ void model__backward(struct model *m, int64_t n_tokens, const struct attention_s
     const struct arch *a = m->a;
     for (int32_t i = a->n_layers - 1; i >= 0; i--) {
         struct layer_acts *s = &m->layers[i];
-        struct rows rows = {n_tokens, m->dx, s->norm1, m->positions, false};
+        struct rows rows = {n_tokens, m->dx, m->norm, m->positions, false};
         if (i == a->n_layers - 1)
             rows = (struct rows){n_wanted, m->head_dx, m->rows_norm, m->row_positions, true};
         if (i < m->n_again)

@@ -47,17 +47,17 @@ static void project(struct model *m, int32_t layer, enum proj first, int n, floa
 /* What a layer works on behind its keys and values: all tokens, or rows of the wanted ones. */
 struct rows {
     int64_t n;
-    const float *x, *norm;    /* [n, H] x_in and norm1 */
+    const float *x, *norm;    /* [n, H] x_in and its norm */
     const int32_t *positions; /* device [n] */
 };
 
 static struct rows rows_of(struct model *m, const struct layer_acts *s, int64_t t, int64_t n_wanted)
 {
-    struct rows r = {.n = t, .x = s->x_in, .norm = s->norm1, .positions = m->positions};
+    struct rows r = {.n = t, .x = s->x_in, .norm = m->norm, .positions = m->positions};
     if (n_wanted == ALL_TOKENS)
         return r;
     m->ops->gather_rows(m->dev, m->rows_x, s->x_in, m->index, n_wanted, m->a->hidden);
-    m->ops->gather_rows(m->dev, m->rows_norm, s->norm1, m->index, n_wanted, m->a->hidden);
+    m->ops->gather_rows(m->dev, m->rows_norm, m->norm, m->index, n_wanted, m->a->hidden);
     return (struct rows){n_wanted, m->rows_x, m->rows_norm, m->row_positions};
 }
 
@@ -71,7 +71,7 @@ static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int
                      a->norm_offset);
 }
 
-/* norm1 -> attn: projections, head norms, rotation, attention. */
+/* m->norm -> attn: projections, head norms, rotation, attention. */
 static void attention_block(struct model *m, int32_t layer, struct layer_acts *s, int64_t t,
                             const struct rows *rows, const struct attention_shape *shape,
                             const struct kv_hook *hook)
@@ -79,11 +79,11 @@ static void attention_block(struct model *m, int32_t layer, struct layer_acts *s
     const struct arch *a = m->a;
     const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
     float *const y[] = {a->qk_norm ? s->q_raw : s->q, a->qk_norm ? s->k_raw : s->k, s->v};
-    if (rows->norm == s->norm1) { /* [T, Q D], [T, K D], [T, K D] */
-        project(m, layer, PROJ_Q, 3, y, s->norm1, t);
+    if (rows->norm == m->norm) { /* [T, Q D], [T, K D], [T, K D] */
+        project(m, layer, PROJ_Q, 3, y, m->norm, t);
     } else {
         project(m, layer, PROJ_Q, 1, y, rows->norm, rows->n); /* [n, Q D] */
-        project(m, layer, PROJ_K, 2, y + 1, s->norm1, t);
+        project(m, layer, PROJ_K, 2, y + 1, m->norm, t);
     }
     if (a->qk_norm)
         head_norms(m, layer, s, t, rows->n);
@@ -102,6 +102,18 @@ static void attention_block(struct model *m, int32_t layer, struct layer_acts *s
     }
 }
 
+void model__attn_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n)
+{
+    m->ops->rms_norm(m->dev, m->norm, inv, x, m->w->layers[layer].attn_norm, n, m->a->hidden, m->a->rms_eps,
+                     m->a->norm_offset);
+}
+
+void model__mlp_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n)
+{
+    m->ops->rms_norm(m->dev, m->norm, inv, x, m->w->layers[layer].mlp_norm, n, m->a->hidden, m->a->rms_eps,
+                     m->a->norm_offset);
+}
+
 static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_wanted,
                           const struct attention_shape *shape, const struct kv_hook *hook)
 {
@@ -109,18 +121,16 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     const struct layer_weights *w = &m->w->layers[layer];
     struct layer_acts *s = &m->layers[layer];
 
-    m->ops->rms_norm(m->dev, s->norm1, s->inv1, s->x_in, w->attn_norm, t, a->hidden, a->rms_eps,
-                     a->norm_offset);
+    model__attn_norm(m, layer, s->x_in, s->inv1, t);
     const struct rows rows = rows_of(m, s, t, n_wanted);
     const int64_t n = rows.n;
     attention_block(m, layer, s, t, &rows, shape, hook);
     project_branch(m, layer, PROJ_O, s->x_mid, rows.x, s->attn, s->o, s->inv_o, w->post_attn_norm, n);
 
-    m->ops->rms_norm(m->dev, s->norm2, s->inv2, s->x_mid, w->mlp_norm, n, a->hidden, a->rms_eps,
-                     a->norm_offset);
-    project(m, layer, PROJ_GATE, 2, (float *const[]){s->gate, s->up}, s->norm2, n); /* [n, I] */
-    m->ops->act_mul(m->dev, a->act, s->act, s->gate, s->up, n * a->mlp);
-    project_branch(m, layer, PROJ_DOWN, x_out, s->x_mid, s->act, s->down, s->inv_down, w->post_mlp_norm, n);
+    model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
+    project(m, layer, PROJ_GATE, 2, (float *const[]){s->gate, s->up}, m->norm, n); /* [n, I] */
+    m->ops->act_mul(m->dev, a->act, m->act, s->gate, s->up, n * a->mlp);
+    project_branch(m, layer, PROJ_DOWN, x_out, s->x_mid, m->act, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens, const struct attention_shape *shape)

@@ -5,18 +5,19 @@
 
 #include "model/model.h"
 
-/* What one layer keeps for its way back. Device memory, capacity tokens. */
+/* What one layer keeps for its way back: what is not computed from the rest of it in one reading, as the
+ * norms and the activation are (model.norm, model.act). Device memory, capacity tokens. */
 struct layer_acts {
     float *x_in;            /* [T, H] residual stream at the layer's start */
-    float *norm1, *inv1;    /* [T, H], [T] */
+    float *inv1;            /* [T] of the norm of x_in */
     float *q_raw, *k_raw;   /* [T, Q D], [T, K D] before the heads' norms; NULL without them */
     float *inv_q, *inv_k;   /* [T, Q], [T, K] */
     float *q, *k, *v;       /* after norm and rope; v as projected */
     float *attn, *lse;      /* [T, Q D], [T, Q] */
     float *o, *inv_o;       /* Gemma: [T, H] before the norm behind attention, [T] */
     float *x_mid;           /* [T, H] after attention */
-    float *norm2, *inv2;    /* [T, H], [T] */
-    float *gate, *up, *act; /* [T, I] */
+    float *inv2;            /* [T] of the norm of x_mid */
+    float *gate, *up;       /* [T, I]; the way back leaves their gradients there */
     float *down, *inv_down; /* Gemma: [T, H], [T] */
     float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
 };
@@ -43,9 +44,11 @@ struct model {
     int32_t n_again;
     float *x_out;              /* [T, H] after the last layer; rows of the wanted tokens only */
     float *rows_x, *rows_norm; /* [T, H] the last layer's x_in and norm1 at the wanted tokens */
+    float *norm;               /* [T, H] of x_in, then of x_mid, of the layer at hand */
+    float *act;                /* [T, I] act(gate) up of the layer at hand */
     float *tmp;                /* [T, max(H, Q D, I)] */
     /* backward */
-    float *dx, *dh, *dq, *dk, *dv, *dattn, *dgate, *dup;
+    float *dx, *dh, *dq, *dk, *dv, *dattn;
 
     int32_t *ids, *positions, *index, *targets; /* device [T]; index: the wanted tokens */
     int32_t *row_positions;                     /* device [T]: positions of the wanted tokens */
@@ -88,6 +91,9 @@ void model__want(struct model *m, const struct packed *seq, int64_t n_wanted);
 /* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. */
 void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
                     const struct kv_hook *hook, int64_t n_wanted);
+/* m->norm of n rows of x, and their 1 / root in inv: before attention, before the MLP. */
+void model__attn_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n);
+void model__mlp_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n);
 /* Fills layer_acts of a layer below m->n_again, for its way back; the layer above must be done with. */
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens,
                         const struct attention_shape *shape);

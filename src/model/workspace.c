@@ -34,7 +34,6 @@ static void lay_layer(struct layer_cursor *c, const struct model *m, struct laye
     int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
             kd = (int64_t)a->n_kv_heads * a->head_dim;
     s->x_in = floats(c, t * h);
-    s->norm1 = floats(c, t * h);
     s->inv1 = floats(c, t);
     s->q_raw = a->qk_norm ? floats(c, t * qd) : NULL;
     s->k_raw = a->qk_norm ? floats(c, t * kd) : NULL;
@@ -46,11 +45,9 @@ static void lay_layer(struct layer_cursor *c, const struct model *m, struct laye
     s->attn = floats(c, t * qd);
     s->lse = floats(c, t * a->n_q_heads);
     s->x_mid = floats(c, t * h);
-    s->norm2 = floats(c, t * h);
     s->inv2 = floats(c, t);
     s->gate = floats(c, t * a->mlp);
     s->up = floats(c, t * a->mlp);
-    s->act = floats(c, t * a->mlp);
     if (a->sandwich) { /* needed again by the norms behind the branches */
         s->o = floats(c, t * h);
         s->inv_o = floats(c, t);
@@ -72,6 +69,8 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
             kd = (int64_t)a->n_kv_heads * a->head_dim;
     m->x_out = floats(c, t * h);
+    m->norm = floats(c, t * h);
+    m->act = floats(c, t * a->mlp);
     m->tmp = floats(c, t * max64(max64(h, qd), a->mlp));
     m->rows_x = floats(c, t * h);
     m->rows_norm = floats(c, t * h);
@@ -93,8 +92,6 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->dk = floats(c, t * kd);
     m->dv = floats(c, t * kd);
     m->dattn = floats(c, t * qd);
-    m->dgate = floats(c, t * a->mlp);
-    m->dup = floats(c, t * a->mlp);
 }
 
 static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training, int32_t n_again)
