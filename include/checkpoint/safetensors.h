@@ -19,6 +19,8 @@ enum status safetensors_open(struct safetensors *s, const char *path, struct err
 /* A model directory: model.safetensors, or the shards that model.safetensors.index.json names. ST_INPUT with
  * a hint when there are only .bin/.gguf/.pth weights or none at all. */
 enum status safetensors_open_model(struct safetensors *s, const char *dir, struct err *err);
+/* Takes what was read so far out of this process's memory; the tensors stay readable. */
+void safetensors_forget(const struct safetensors *s);
 void safetensors_close(struct safetensors *s);
 /* Written as the Python library orders it (by dtype, then name), metadata {"format":"pt"}, beside and
  * renamed, mode 0644 & ~umask. */

@@ -22,7 +22,7 @@ struct weights {
     const float *final_norm; /* [H] */
     struct layer_weights *layers;
     size_t unused_bytes; /* at the start of the block: rows of projections (data NULL) that only packed forms
-                            replace; they may go when all processes have bound */
+                            replace; a group's may go when all processes have bound it */
 };
 
 /* Bytes of the block for a compute mode: matrices in `matrix` type, norms in float32; each part on 64 bytes.
@@ -32,6 +32,22 @@ size_t weights_block_bytes(const struct arch *a, enum dtype matrix);
  * understood or non-finite tensors are ST_INPUT, named. Not collective. */
 enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
                          const struct tensor_list *tensors, struct err *err);
+
+/* The block in groups, which follow each other: the projections of each layer, then everything else. A model
+ * that is read, packed and forgotten group by group never stands in memory twice. Groups are 0 to
+ * weights_n_groups - 1, and are taken in this order. */
+int32_t weights_n_groups(const struct arch *a);
+struct weights_place {
+    size_t from, n_bytes; /* of the block */
+};
+enum status weights_group_place(struct weights_place *out, const struct arch *a, enum dtype matrix,
+                                int32_t group, struct err *err);
+/* weights_fill of one group, by n_threads threads (0: as many as OpenMP takes). The names of all tensors are
+ * looked at with group 0. */
+enum status weights_fill_group(void *block, const struct arch *a, enum dtype matrix,
+                               const struct tensor_list *tensors, int32_t group, int n_threads,
+                               struct err *err);
+
 /* Bytes of the packed forms of all matrices that are multiplied by (ops->weight_bytes); may be 0. */
 enum status weights_packed_bytes(size_t *n_bytes, const struct arch *a, enum dtype matrix,
                                  const struct ops *ops, struct device *dev, struct err *err);
@@ -47,6 +63,11 @@ struct weights_memory {
 enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix,
                          const struct weights_memory *m, const struct ops *ops, struct device *dev,
                          struct err *err);
+/* The same in steps: open, then each group, of which only its own part of the block must be filled.
+ * weights_release whatever the outcome. */
+enum status weights_open(struct weights *w, const struct arch *a, struct err *err);
+enum status weights_bind_group(struct weights *w, enum dtype matrix, const struct weights_memory *m,
+                               int32_t group, const struct ops *ops, struct device *dev, struct err *err);
 void weights_release(struct weights *w, const struct ops *ops, struct device *dev);
 
 /* CRC-32 of a matrix or vector as it stands in the block, and of its packed form. */
@@ -54,11 +75,11 @@ struct weight_digest {
     uint32_t rows, packed;
 };
 int32_t weights_count(const struct arch *a); /* of matrices and vectors */
-/* Digests [weights_count] of the share `part` of `n_parts`, the others' are 0. Reads all bytes of host
- * memory: when all processes have bound, and before the unused rows go. */
-enum status weights_digest(struct weight_digest *out, const struct arch *a, enum dtype matrix,
-                           const struct weights_memory *m, const struct ops *ops, struct device *dev,
-                           struct err *err);
+/* A group's of digests [weights_count]: those of the share `part` of `n_parts`, the others' are 0. Reads all
+ * its bytes of host memory: when all processes have bound it, and before its unused rows go. */
+enum status weights_digest_group(struct weight_digest *out, const struct arch *a, enum dtype matrix,
+                                 const struct weights_memory *m, int32_t group, const struct ops *ops,
+                                 struct device *dev, struct err *err);
 /* The checkpoint's name of the i-th. */
 enum status weights_name(char name[WEIGHT_NAME_BYTES], const struct arch *a, int32_t i, struct err *err);
 

@@ -6,12 +6,10 @@
 #include "comm/comm.h"
 #include "model/weights.h"
 
-/* m: this process's view, as for weights_bind; its part is its share of the host's digests too. When all
- * ranks have bound, and before the unused rows go. ST_ENV names host and tensor of the host that stands
- * alone; of two hosts the other than rank 0's. With one host there is nothing to compare, and nothing is
- * read. Collective. */
-enum status base_weights_check(struct comm *c, const struct arch *a, enum dtype matrix,
-                               const struct weights_memory *m, const struct ops *ops, struct device *dev,
+/* digests [weights_count]: this rank's share of its host's, from weights_digest_group. ST_ENV names host and
+ * tensor of the host that stands alone; of two hosts the other than rank 0's. With one host there is nothing
+ * to compare, and nothing is read. Collective. */
+enum status base_weights_check(struct comm *c, const struct arch *a, const struct weight_digest *digests,
                                struct err *err);
 
 #endif

@@ -27,6 +27,8 @@ struct file_map {
 };
 enum status file_map(struct file_map *map, const char *path, struct err *err);
 void file_unmap(struct file_map *map);
+/* Takes the pages out of this process's memory; they are read again where they are looked at again. */
+void file_map_forget(const struct file_map *map);
 
 /* A file that appears under its name only when it is complete: written to "<path>.tmp.<pid>" beside it,
  * then fsync, rename, fsync of the directory. Write with fwrite to `f`, or file_writer_put. */

@@ -248,6 +248,12 @@ enum status safetensors_open(struct safetensors *s, const char *path, struct err
     return status;
 }
 
+void safetensors_forget(const struct safetensors *s)
+{
+    for (int i = 0; i < s->n_maps; i++)
+        file_map_forget(&s->maps[i]);
+}
+
 void safetensors_close(struct safetensors *s)
 {
     tensor_list_release(&s->tensors);

@@ -64,43 +64,85 @@ static enum status read_config(struct assembly *s, const char *dir, struct buf *
     return comm_agree(s->comm, arch_parse(&s->arch, text->data, text->n_bytes, path, err), err);
 }
 
-/* Rank 0: from the files into the host's block. */
-static enum status fill_block(struct assembly *s, const char *dir, const struct buf *config, struct err *err)
+/* What reading a model's weights takes. */
+struct reading {
+    const char *dir;
+    struct safetensors files; /* rank 0 */
+    int n_threads;
+    struct weights_memory memory;
+    struct weight_digest *digests; /* [weights_count] where hosts are to be compared, else NULL */
+};
+
+/* One group of the weights: rank 0 reads, its host's first rank has it from there, all ranks of a host pack
+ * one copy together; then what only the packed form replaces goes before the next group comes. */
+static enum status read_group(struct assembly *s, struct reading *r, int32_t group, struct err *err)
 {
-    struct safetensors st = {0};
-    TRY(safetensors_open_model(&st, dir, err));
-    tensor_list_sort(&st.tensors);
-    fingerprint(config, &st.tensors, s->model_sha256);
-    enum status result = weights_fill(s->block.data, &s->arch, s->matrix, &st.tensors, err);
-    if (result != ST_OK)
-        err_where(err, "%s", dir);
-    safetensors_close(&st);
-    return result;
+    struct comm *c = s->comm;
+    struct weights_place place;
+    const size_t unused = s->weights.unused_bytes;
+    enum status st = weights_group_place(&place, &s->arch, s->matrix, group, err);
+    if (st == ST_OK && c->rank == 0) {
+        st = weights_fill_group(s->block.data, &s->arch, s->matrix, &r->files.tensors, group, r->n_threads,
+                                err);
+        if (st != ST_OK)
+            err_where(err, "%s", r->dir);
+        safetensors_forget(&r->files);
+    }
+    TRY(comm_agree(c, st, err));
+    TRY(c->ops->bcast_nodes(c, (char *)s->block.data + place.from, place.n_bytes, err));
+    TRY(c->ops->barrier(c, err));
+    st = weights_bind_group(&s->weights, s->matrix, &r->memory, group, s->ops, s->dev, err);
+    TRY(comm_agree(c, st, err)); /* a barrier too: all have packed */
+    if (r->digests) {
+        st = weights_digest_group(r->digests, &s->arch, s->matrix, &r->memory, group, s->ops, s->dev, err);
+        TRY(comm_agree(c, st, err));
+    }
+    c->ops->shared_forget(c, &s->block, unused, s->weights.unused_bytes - unused);
+    return ST_OK;
 }
 
-static enum status read_weights(struct assembly *s, const char *dir, const struct buf *config,
-                                struct err *err)
+static enum status read_groups(struct assembly *s, struct reading *r, const struct buf *config,
+                               struct err *err)
+{
+    struct comm *c = s->comm;
+    enum status st = weights_open(&s->weights, &s->arch, err);
+    if (st == ST_OK && c->n_nodes > 1) {
+        const size_t n = (size_t)weights_count(&s->arch);
+        r->digests = calloc(n, sizeof *r->digests);
+        if (!r->digests)
+            st = err_memory(err, "digests of the weights", n * sizeof *r->digests);
+    }
+    if (st == ST_OK && c->rank == 0)
+        st = safetensors_open_model(&r->files, r->dir, err);
+    TRY(comm_agree(c, st, err));
+    if (c->rank == 0) {
+        tensor_list_sort(&r->files.tensors);
+        fingerprint(config, &r->files.tensors, s->model_sha256);
+    }
+    TRY(c->ops->bcast(c, 0, s->model_sha256, sizeof s->model_sha256, err));
+    for (int32_t g = 0; g < weights_n_groups(&s->arch); g++)
+        TRY(read_group(s, r, g, err));
+    return base_weights_check(c, &s->arch, r->digests, err);
+}
+
+static enum status read_weights(struct assembly *s, const struct options *o, const char *dir,
+                                const struct buf *config, struct err *err)
 {
     struct comm *c = s->comm;
     size_t bytes = weights_block_bytes(&s->arch, s->matrix), packed_bytes = 0;
     TRY(comm_agree(c, bytes ? ST_OK : err_memory(err, "the list of weights", 0), err));
     TRY(comm_agree(c, weights_packed_bytes(&packed_bytes, &s->arch, s->matrix, s->ops, s->dev, err), err));
     TRY(c->ops->shared_alloc(c, bytes + packed_bytes, &s->block, err));
-    enum status st = c->rank == 0 ? fill_block(s, dir, config, err) : ST_OK;
-    TRY(comm_agree(c, st, err));
-    TRY(c->ops->bcast(c, 0, s->model_sha256, sizeof s->model_sha256, err));
-    TRY(c->ops->bcast_nodes(c, s->block.data, bytes, err));
-    TRY(c->ops->barrier(c, err));
-    /* The ranks of a host pack one copy together, and use it when all have done their share. */
-    struct weights_memory m = {.block = s->block.data,
-                               .packed = (char *)s->block.data + bytes,
-                               .part = c->local_rank,
-                               .n_parts = c->local_size};
-    TRY(comm_agree(c, weights_bind(&s->weights, &s->arch, s->matrix, &m, s->ops, s->dev, err), err));
-    TRY(base_weights_check(c, &s->arch, s->matrix, &m, s->ops, s->dev, err));
-    TRY(c->ops->barrier(c, err));
-    c->ops->shared_forget(c, &s->block, 0, s->weights.unused_bytes);
-    return ST_OK;
+    struct reading r = {.dir = dir,
+                        .n_threads = (int)o->threads,
+                        .memory = {.block = s->block.data,
+                                   .packed = (char *)s->block.data + bytes,
+                                   .part = c->local_rank,
+                                   .n_parts = c->local_size}};
+    enum status st = read_groups(s, &r, config, err);
+    safetensors_close(&r.files);
+    free(r.digests);
+    return st;
 }
 
 /* Ranks on unlike instruction sets would make the bits depend on who computes what, and those of one host
@@ -150,7 +192,7 @@ enum status assembly_open(struct assembly *s, struct comm *comm, const struct op
     struct buf config = BUF_INIT;
     enum status st = open_shape(s, comm, o, dir, &config, err);
     if (st == ST_OK)
-        st = read_weights(s, dir, &config, err);
+        st = read_weights(s, o, dir, &config, err);
     buf_release(&config);
     return st;
 }

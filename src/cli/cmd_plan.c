@@ -43,10 +43,10 @@ static void print_memory(const struct memory_plan *m, const struct planner *p)
            m->n_layers, mib(m->workspace_kept), mib(m->workspace_again), again ? "" : "kept\n");
     if (again)
         printf("%d layers computed again\n", m->n_again);
-    printf("  peak      rank 0 %.0f MiB (reading %.0f, packing %.0f, training %.0f), another rank %.0f MiB, "
+    printf("  peak      rank 0 %.0f MiB (reading %.0f, training %.0f), another rank %.0f MiB, "
            "a host of\n            %lld ranks %.0f MiB; memory_limit is %.0f MiB%s\n",
-           mib(m->peak_rank0), mib(m->reading), mib(m->packing), mib(m->training), mib(m->peak_other),
-           (long long)p->n_local, mib(m->host), mib((size_t)p->limit), m->fits ? "" : ", too little for it");
+           mib(m->peak_rank0), mib(m->reading), mib(m->training), mib(m->peak_other), (long long)p->n_local,
+           mib(m->host), mib((size_t)p->limit), m->fits ? "" : ", too little for it");
 }
 
 static json_t *bytes(size_t n)
@@ -60,7 +60,6 @@ static json_t *memory_json(const struct memory_plan *m)
     const struct train_memory *t = &m->train;
     return json_pack(
         "{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:i, s:i, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, "
         "s:o, s:o, s:o, s:o, s:o}",
         "weights_bytes", bytes(m->weights), "weights_packed_bytes", bytes(m->weights_packed),
         "weights_unused_bytes", bytes(m->weights_unused), "weight_files_bytes", bytes(m->weight_files),
@@ -70,9 +69,8 @@ static json_t *memory_json(const struct memory_plan *m)
         bytes(m->needed), "values_bytes", bytes(t->values), "gradient_bytes", bytes(t->gradient),
         "sums_bytes", bytes(t->sums), "moments_bytes", bytes(t->moments), "save_copy_bytes",
         bytes(t->save_copy), "program_bytes", bytes(m->program), "rank0_extra_bytes", bytes(m->rank0_extra),
-        "reading_bytes", bytes(m->reading), "packing_bytes", bytes(m->packing), "training_bytes",
-        bytes(m->training), "peak_rank0_bytes", bytes(m->peak_rank0), "peak_other_bytes",
-        bytes(m->peak_other), "host_bytes", bytes(m->host));
+        "reading_bytes", bytes(m->reading), "training_bytes", bytes(m->training), "peak_rank0_bytes",
+        bytes(m->peak_rank0), "peak_other_bytes", bytes(m->peak_other), "host_bytes", bytes(m->host));
 }
 
 static json_t *load_json(const struct train_load *l, const struct model_load *m, const struct assembly *s)

@@ -5,6 +5,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Sum of the sizes of a model directory's weight files. */
 static enum status weight_files(size_t *n_bytes, const char *dir, struct err *err)
 {
@@ -55,6 +60,11 @@ static enum status weight_bytes(struct memory_plan *p, const struct assembly *s,
         return err_memory(err, "the list of weights", 0);
     TRY(weights_packed_bytes(&p->weights_packed, &s->arch, s->matrix, s->ops, s->dev, err));
     TRY(unused_part(p, s, err));
+    for (int32_t g = 0; g < weights_n_groups(&s->arch); g++) {
+        struct weights_place place;
+        TRY(weights_group_place(&place, &s->arch, s->matrix, g, err));
+        p->weights_step = larger(p->weights_step, place.n_bytes);
+    }
     return weight_files(&p->weight_files, model_dir, err);
 }
 
@@ -105,24 +115,20 @@ static void choose(struct memory_plan *p, struct model *m, const struct memory_q
     p->workspace = model_workspace_bytes(m, p->room_tokens, q->n_positions, true, p->n_again);
 }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static void add_up(struct memory_plan *p, struct model *m, const struct memory_question *q)
 {
     const size_t base = p->program + p->rank0_extra, n_local = (size_t)q->n_local;
     const size_t others = (n_local - 1) * p->program, beside = beside_workspaces(p, q->n_local);
-    p->reading = base + p->weights + p->weight_files;
-    p->packing = base + p->weights + p->weights_packed;
-    p->needed = larger(p->packing + others, beside + n_local * p->workspace_again);
+    /* Beside what stays, a layer that is being packed and will go. */
+    const size_t packing = base + shared_bytes(p) + p->weights_unused / (size_t)p->n_layers;
+    p->reading = packing + (size_t)((double)p->weight_files * (double)p->weights_step / (double)p->weights);
+    p->needed = larger(packing + others, beside + n_local * p->workspace_again);
     choose(p, m, q);
     const size_t own = shared_bytes(p) + vector_bytes(p) + p->workspace;
     p->training = base + own + p->train.save_copy;
-    p->peak_rank0 = larger(p->training, larger(p->reading, p->packing));
-    p->peak_other = p->program + larger(p->weights + p->weights_packed, own);
-    p->host = larger(larger(p->reading, p->packing) + others, beside + n_local * p->workspace);
+    p->peak_rank0 = larger(p->training, p->reading);
+    p->peak_other = p->program + own;
+    p->host = larger(p->reading + others, beside + n_local * p->workspace);
 }
 
 enum status memory_plan_make(struct memory_plan *out, const struct stage_ready *stage,

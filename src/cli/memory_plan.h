@@ -10,7 +10,8 @@ struct memory_plan {
     size_t weights;        /* as read: [rows, cols] and norms */
     size_t weights_packed; /* the forms that the products read */
     size_t weights_unused; /* of `weights`: goes back to the system once packed */
-    size_t weight_files;   /* mapped while rank 0 reads them */
+    size_t weights_step;   /* of `weights`: the most that is read and packed at a time */
+    size_t weight_files;   /* mapped while rank 0 reads them, such a part at a time */
     /* of a rank */
     struct train_memory train;
     int64_t room_tokens; /* that the workspace has room for */
@@ -20,8 +21,9 @@ struct memory_plan {
     int32_t n_again, n_layers;   /* layers computed again, as the limit has it; of how many */
     bool fits;                   /* below the limit, at least with all layers computed again */
     size_t program, rank0_extra; /* as asked */
-    /* sums: resident memory of rank 0 while it reads, packs, trains; of another rank; of a host's ranks */
-    size_t reading, packing, training, peak_rank0, peak_other, host;
+    /* sums: resident memory of rank 0 while it reads and packs, and while it trains; of another rank; of a
+     * host's ranks */
+    size_t reading, training, peak_rank0, peak_other, host;
     size_t needed; /* of a host's ranks, with all layers computed again; without the files' mapped pages,
                       which the system takes back when it needs them */
 };

@@ -5,6 +5,7 @@
 #include "util/crc32.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +175,7 @@ static enum status refuse_not_finite(const struct slot *s, enum dtype type, cons
                 first + i);
         return err_hint(err, "the weights are damaged or overflowed; fetch the model again");
     }
-    return ST_OK;
+    return err_set(err, ST_DEFECT, "tensor '%s' cannot be converted", s->name);
 }
 
 enum { WINDOW = 4096 };
@@ -192,9 +193,10 @@ static bool convert(enum dtype to, char *out, enum dtype from, const char *data,
     return dtype_to_f32(from, data, window, n) && dtype_from_f32(to, window, out, n);
 }
 
-/* In small windows, which are looked through for NaN and infinity while they are near. */
+/* In small windows, which are looked through for NaN and infinity while they are near. The first bad window
+ * is named whatever the number of threads. */
 static enum status copy_tensor(const struct slot *s, const struct tensor *t, enum dtype matrix, char *out,
-                               struct err *err)
+                               int n_threads, struct err *err)
 {
     const enum dtype to = s->cols ? matrix : DT_F32;
     const size_t n = slot_count(s), in_bytes = dtype_bytes(t->dtype), out_bytes = dtype_bytes(to);
@@ -203,14 +205,18 @@ static enum status copy_tensor(const struct slot *s, const struct tensor *t, enu
     if (t->dtype != DT_F32 && t->dtype != DT_F16 && t->dtype != DT_BF16)
         return err_set(err, ST_INPUT, "tensor '%s' has element type %s, expected F32, F16 or BF16", s->name,
                        dtype_name(t->dtype));
+    size_t bad = n;
+#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(min : bad) if (n > 16 * WINDOW)
     for (size_t at = 0; at < n; at += WINDOW) {
         const size_t k = n - at < WINDOW ? n - at : WINDOW;
-        if (!convert(to, out + at * out_bytes, t->dtype, (const char *)t->data + at * in_bytes, k))
-            return err_set(err, ST_DEFECT, "tensor '%s' cannot be converted", s->name);
-        if (any_not_finite(to, out + at * out_bytes, k))
-            return refuse_not_finite(s, to, out + at * out_bytes, at, k, err);
+        if ((!convert(to, out + at * out_bytes, t->dtype, (const char *)t->data + at * in_bytes, k) ||
+             any_not_finite(to, out + at * out_bytes, k)) &&
+            at < bad)
+            bad = at;
     }
-    return ST_OK;
+    if (bad == n)
+        return ST_OK;
+    return refuse_not_finite(s, to, out + bad * out_bytes, bad, n - bad < WINDOW ? n - bad : WINDOW, err);
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -251,14 +257,50 @@ static enum status refuse_unknown(const struct layout *l, const struct arch *a,
     return st;
 }
 
-enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
-                         const struct tensor_list *tensors, struct err *err)
+int32_t weights_n_groups(const struct arch *a)
+{
+    return a->n_layers + 1;
+}
+
+/* Slots of a group: a layer's projections, or all that are none. */
+static void group_slots(const struct layout *l, const struct arch *a, int32_t group, int32_t *first,
+                        int32_t *end)
+{
+    const bool rest = group >= a->n_layers;
+    *first = rest ? l->n_projections : group * N_PROJ;
+    *end = rest ? l->n_slots : *first + N_PROJ;
+}
+
+static size_t slot_begin(const struct layout *l, int32_t i)
+{
+    return i < l->n_slots ? l->slots[i].offset : l->n_bytes;
+}
+
+enum status weights_group_place(struct weights_place *out, const struct arch *a, enum dtype matrix,
+                                int32_t group, struct err *err)
 {
     struct layout l;
+    int32_t first, end;
     if (!layout_make(&l, a, matrix))
         return err_memory(err, "the list of weights", 0);
-    enum status st = refuse_unknown(&l, a, tensors, err);
-    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+    group_slots(&l, a, group, &first, &end);
+    out->from = slot_begin(&l, first);
+    out->n_bytes = slot_begin(&l, end) - out->from;
+    free(l.slots);
+    return ST_OK;
+}
+
+enum status weights_fill_group(void *block, const struct arch *a, enum dtype matrix,
+                               const struct tensor_list *tensors, int32_t group, int n_threads,
+                               struct err *err)
+{
+    struct layout l;
+    int32_t first, end;
+    if (!layout_make(&l, a, matrix))
+        return err_memory(err, "the list of weights", 0);
+    group_slots(&l, a, group, &first, &end);
+    enum status st = group == 0 ? refuse_unknown(&l, a, tensors, err) : ST_OK;
+    for (int32_t i = first; i < end && st == ST_OK; i++) {
         const struct slot *s = &l.slots[i];
         const struct tensor *t = tensor_list_find(tensors, s->name);
         if (!t) {
@@ -268,10 +310,19 @@ enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
         if (st == ST_OK)
             st = check_shape(s, t, err);
         if (st == ST_OK)
-            st = copy_tensor(s, t, matrix, (char *)block + s->offset, err);
+            st = copy_tensor(s, t, matrix, (char *)block + s->offset,
+                             n_threads > 0 ? n_threads : omp_get_max_threads(), err);
     }
     free(l.slots);
     return st;
+}
+
+enum status weights_fill(void *block, const struct arch *a, enum dtype matrix,
+                         const struct tensor_list *tensors, struct err *err)
+{
+    for (int32_t g = 0; g < weights_n_groups(a); g++)
+        TRY(weights_fill_group(block, a, matrix, tensors, g, 1, err));
+    return ST_OK;
 }
 
 /* The embedding rows are multiplied by only where they are the head's too. */
@@ -345,14 +396,17 @@ enum status weights_name(char name[WEIGHT_NAME_BYTES], const struct arch *a, int
     return st;
 }
 
-enum status weights_digest(struct weight_digest *out, const struct arch *a, enum dtype matrix,
-                           const struct weights_memory *m, const struct ops *ops, struct device *dev,
-                           struct err *err)
+enum status weights_digest_group(struct weight_digest *out, const struct arch *a, enum dtype matrix,
+                                 const struct weights_memory *m, int32_t group, const struct ops *ops,
+                                 struct device *dev, struct err *err)
 {
     struct layout l = {0};
     size_t *place = NULL;
+    int32_t first = 0, end = 0;
     enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
-    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+    if (st == ST_OK)
+        group_slots(&l, a, group, &first, &end);
+    for (int32_t i = first; i < end; i++) {
         out[i] = (struct weight_digest){0};
         if (i % m->n_parts != m->part)
             continue;
@@ -397,28 +451,44 @@ static enum status bind_vector(struct weights *w, const struct slot *s, const fl
     return ST_OK;
 }
 
-/* The projections' rows are read by the products alone, or no more. */
-static void drop_sources(struct weights *w, const struct layout *l)
+/* A layer's rows are read by the products, or no more. */
+static void drop_sources(struct weights *w, const struct layout *l, int32_t first, int32_t end)
 {
-    for (int32_t i = 0; i < l->n_projections; i++)
+    if (first >= l->n_projections || w->unused_bytes != slot_begin(l, first))
+        return;
+    for (int32_t i = first; i < end; i++)
         if (!slot_matrix(w, &l->slots[i])->source_unused)
             return;
-    for (int32_t i = 0; i < l->n_projections; i++)
+    for (int32_t i = first; i < end; i++)
         slot_matrix(w, &l->slots[i])->data = NULL;
-    w->unused_bytes = l->slots[l->n_projections].offset;
+    w->unused_bytes = slot_begin(l, end);
 }
 
-enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix,
-                         const struct weights_memory *m, const struct ops *ops, struct device *dev,
-                         struct err *err)
+enum status weights_open(struct weights *w, const struct arch *a, struct err *err)
 {
+    *w = (struct weights){.arch = a, .layers = calloc((size_t)a->n_layers, sizeof *w->layers)};
+    return w->layers ? ST_OK
+                     : err_memory(err, "the table of weights", (size_t)a->n_layers * sizeof *w->layers);
+}
+
+/* Whether this process packs slot i: shares of a group of about the same bytes, each in one piece. */
+static bool packs(const struct weights_memory *m, const size_t *place, int32_t i, int32_t first, int32_t end)
+{
+    const size_t middle = (place[i] + place[i + 1]) / 2 - place[first];
+    return (int)(middle / ((place[end] - place[first]) / (size_t)m->n_parts + 1)) == m->part;
+}
+
+enum status weights_bind_group(struct weights *w, enum dtype matrix, const struct weights_memory *m,
+                               int32_t group, const struct ops *ops, struct device *dev, struct err *err)
+{
+    const struct arch *a = w->arch;
     struct layout l = {0};
     size_t *place = NULL;
-    *w = (struct weights){.arch = a, .layers = calloc((size_t)a->n_layers, sizeof *w->layers)};
-    if (!w->layers)
-        return err_memory(err, "the table of weights", (size_t)a->n_layers * sizeof *w->layers);
+    int32_t first = 0, end = 0;
     enum status st = packed_layout(&l, &place, a, matrix, ops, dev, err);
-    for (int32_t i = 0; i < l.n_slots && st == ST_OK; i++) {
+    if (st == ST_OK)
+        group_slots(&l, a, group, &first, &end);
+    for (int32_t i = first; i < end && st == ST_OK; i++) {
         const struct slot *s = &l.slots[i];
         const char *data = (const char *)m->block + s->offset;
         struct weight *to = slot_matrix(w, s);
@@ -427,18 +497,27 @@ enum status weights_bind(struct weights *w, const struct arch *a, enum dtype mat
             continue;
         }
         *to = (struct weight){.n_out = s->rows, .n_in = s->cols, .dtype = matrix, .data = data};
-        /* Shares of about the same bytes, each in one piece. */
-        bool fill = (int)(place[i] / (place[l.n_slots] / (size_t)m->n_parts + 1)) == m->part;
         if (is_multiplied(s, a))
-            st = ops->weight_prepare(dev, to, (char *)m->packed + place[i], fill, err);
+            st = ops->weight_prepare(dev, to, (char *)m->packed + place[i], packs(m, place, i, first, end),
+                                     err);
     }
     if (st == ST_OK && a->tied)
         w->head = w->embed;
     if (st == ST_OK)
-        drop_sources(w, &l);
+        drop_sources(w, &l, first, end);
     free(place);
     free(l.slots);
     return st;
+}
+
+enum status weights_bind(struct weights *w, const struct arch *a, enum dtype matrix,
+                         const struct weights_memory *m, const struct ops *ops, struct device *dev,
+                         struct err *err)
+{
+    TRY(weights_open(w, a, err));
+    for (int32_t g = 0; g < weights_n_groups(a); g++)
+        TRY(weights_bind_group(w, matrix, m, g, ops, dev, err));
+    return ST_OK;
 }
 
 void weights_release(struct weights *w, const struct ops *ops, struct device *dev)

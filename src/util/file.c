@@ -153,6 +153,12 @@ enum status file_map(struct file_map *map, const char *path, struct err *err)
     return status;
 }
 
+void file_map_forget(const struct file_map *map)
+{
+    if (map->data)
+        madvise((void *)(uintptr_t)map->data, map->n_bytes, MADV_DONTNEED);
+}
+
 void file_unmap(struct file_map *map)
 {
     if (map->data)

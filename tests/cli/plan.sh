@@ -20,10 +20,9 @@ for how in float32/false bfloat16/true; do
     run 0 bench "$@" --steps 2 --warmup 0 --json b.json
     # bench saves nothing; sanitizers take memory of their own
     awk -v plan="$(number p.json peak_rank0_bytes)" -v copy="$(number p.json save_copy_bytes)" \
-        -v training="$(number p.json training_bytes)" -v packing="$(number p.json packing_bytes)" \
+        -v training="$(number p.json training_bytes)" \
         -v reading="$(number p.json reading_bytes)" -v rss="$(number b.json peak_rss_bytes)" 'BEGIN {
             want = training - copy
-            if (packing > want) want = packing
             if (reading > want) want = reading
             printf "planned %.1f MiB, measured %.1f MiB\n", want / 1048576, rss / 1048576
             exit !(plan >= want && want > 5e7 && rss > 0.85 * want && rss < 1.15 * want)
