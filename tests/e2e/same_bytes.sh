@@ -11,6 +11,8 @@ common=(--set max_steps=4 --set save_steps=2 --set batch_train=4 --set grad_accu
 case ${SMGPT_CPU_PATH:-} in
     avx2) flag=avx2 ;;
     avx512) flag=avx512bw ;;
+    avx512_bf16) flag=avx512_bf16 ;;
+    amx) flag=amx_bf16 ;;
     *) flag=fpu ;;
 esac
 grep -qw "$flag" /proc/cpuinfo || {
