@@ -72,8 +72,11 @@ def table(head, rows):
     return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in rows), ""]
 
 
+SHARES = {"shared": "prefixes shared", "shared2": "prefixes shared, virtual_shards=2", "apart": "prefixes apart"}
+
+
 def ours_name(model, rows, compute, share, grid):
-    return f"ours-{model}-{rows}-{compute}-{'shared' if share else 'apart'}-{grid}"
+    return f"ours-{model}-{rows}-{compute}-{share}-{grid}"
 
 
 def conditions(runs):
@@ -91,25 +94,27 @@ def conditions(runs):
 
 def ratios(runs, model, grid):
     """Ours over theirs."""
-    wants = [("upstream", "bfloat16", True, "fastest", {"smollm": "8", "qwen": "6"}),
-             ("upstream", "bfloat16", False, "fastest", {"smollm": "1.8", "qwen": "1.6"}),
-             ("upstream", "bfloat16", True, "upstream", {"smollm": "25", "qwen": "20"}),
-             ("upstream", "float32", True, "float32", {"smollm": "5", "qwen": "5"}),
-             ("upstream", "float32", False, "float32", {"smollm": "-", "qwen": "-"})]
+    wants = [("upstream", "bfloat16", "shared", "fastest", {"smollm": "8", "qwen": "6"}),
+             ("upstream", "bfloat16", "shared2", "fastest", {"smollm": "8", "qwen": "6"}),
+             ("upstream", "bfloat16", "apart", "fastest", {"smollm": "1.8", "qwen": "1.6"}),
+             ("upstream", "bfloat16", "shared", "autocast", {"smollm": "-", "qwen": "-"}),
+             ("upstream", "bfloat16", "shared", "upstream", {"smollm": "25", "qwen": "20"}),
+             ("upstream", "float32", "shared", "float32", {"smollm": "5", "qwen": "5"}),
+             ("upstream", "float32", "apart", "float32", {"smollm": "-", "qwen": "-"})]
     rows = []
     for kind, compute, share, peer, want in wants:
         mine, theirs = ours_name(model, kind, compute, share, grid), f"peer-{model}-{peer}"
         if not (runs.has(mine) and runs.has(theirs)):
             continue
         a, b = rate(runs, mine), rate(runs, theirs)
-        rows.append([f"{compute}, prefixes {'shared' if share else 'apart'}", PEERS[peer], f"{a:.2f}{mark(runs, mine)}",
+        rows.append([f"{compute}, {SHARES[share]}", PEERS[peer], f"{a:.2f}{mark(runs, mine)}",
                      f"{b:.2f}{mark(runs, theirs)}", f"**{a / b:.2f}**", want[model]])
     return table(["ours", "theirs", "ours, examples/s", "theirs", "ratio", "wanted"], rows)
 
 
 def sizes(runs, model, grid):
     """Memory, start-up and checkpoints beside the peer's."""
-    mine, rows = ours_name(model, "upstream", "bfloat16", True, grid), []
+    mine, rows = ours_name(model, "upstream", "bfloat16", "shared", grid), []
     if not runs.has(mine):
         return []
     ours = {"peak memory, GiB": runs.median(mine, lambda r: r["peak_rss_bytes"]) / 2 ** 30,
@@ -165,7 +170,7 @@ def every_run(runs, model):
 
 
 def grid(runs, model, cores):
-    base = ours_name(model, "upstream", "bfloat16", True, f"1x{cores}")
+    base = ours_name(model, "upstream", "bfloat16", "shared", f"1x{cores}")
     rows = []
     for name in sorted(runs.by_name):
         match = re.fullmatch(rf"ours-{model}-upstream-bfloat16-shared-(\d+)x(\d+)", name)
@@ -213,7 +218,7 @@ def document(runs, notes):
             continue
         out += [f"## {words}", "", "### Against Hugging Face", "", *ratios(runs, model, main_grid), *sizes(runs, model, main_grid)]
         out += ["### Ranks and threads", "", *grid(runs, model, cores), "### All runs", "", *every_run(runs, model), "### Where the time goes", ""]
-        for compute, share in (("bfloat16", True), ("bfloat16", False), ("float32", True)):
+        for compute, share in (("bfloat16", "shared"), ("bfloat16", "apart"), ("float32", "shared")):
             name = ours_name(model, "upstream", compute, share, main_grid)
             if runs.has(name):
                 out += operations(runs, name)

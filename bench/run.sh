@@ -59,17 +59,20 @@ timed() {
     ) 9>"$lock"
 }
 
-# ours MODEL ROWS COMPUTE SHARE RANKS THREADS ROUND [ARGUMENT...]
+# ours MODEL ROWS COMPUTE SHARE RANKS THREADS ROUND [ARGUMENT...]; SHARE: true, false, or true2: prefixes shared among the 32 rows of
+# a shard, since the step has two of them instead of eight.
 ours() {
     local model=$1 rows=$2 compute=$3 share=$4 ranks=$5 threads=$6 name dir steps=${SMGPT_BENCH_STEPS:-3} launcher=()
-    name="ours-$model-$rows-$compute-$([ "$share" = true ] && echo shared || echo apart)-${ranks}x$threads-$7"
+    local -A names=([true]=shared [false]=apart [true2]=shared2)
+    name="ours-$model-$rows-$compute-${names[$share]}-${ranks}x$threads-$7"
     shift 7
     wanted "$name" || return 0
     dir=$smollm
     [ "$model" = smollm ] || { dir=$qwen && steps=1; }
     local set=(--set "model=$dir" --set "data_json=$data" --set "work_dir=$out/work-$model-$rows" --set stage2_weights=1,0,0
-        --set "compute=$compute" --set "share_prefix=$share" --set "threads=$threads")
+        --set "compute=$compute" --set "share_prefix=${share%2}" --set "threads=$threads")
     [ "$rows" = default ] || set+=(--set space_tokens=true --set "system_prompt_file=$prompt")
+    [ "$share" != true2 ] || set+=(--set virtual_shards=2)
     [ "$ranks" = 1 ] || launcher=(mpirun -np "$ranks")
     echo "$name"
     timed "${launcher[@]}" "$program" bench --stage 2 --steps "$steps" --warmup 1 "${set[@]}" "$@" \
@@ -118,16 +121,23 @@ fastest=("${auto[@]}" --new-rows token_indices --compile --pad-to-multiple-of 16
 round() {
     local n=$1 model
     for model in "${models[@]}"; do
-        ours "$model" upstream bfloat16 true 1 "$cores" "$n"
+        ours "$model" upstream bfloat16 true 1 "$cores" "${n}1"
+        ours "$model" upstream bfloat16 true2 1 "$cores" "${n}1"
         them "$model" fastest yes "$n" "${fastest[@]}" --save
-        ours "$model" upstream bfloat16 false 1 "$cores" "$n"
+        ours "$model" upstream bfloat16 false 1 "$cores" "${n}1"
+        ours "$model" upstream bfloat16 true 1 "$cores" "${n}2"
+        ours "$model" upstream bfloat16 true2 1 "$cores" "${n}2"
         them "$model" autocast yes "$n" "${auto[@]}" --new-rows token_indices
         ours "$model" upstream float32 true 1 "$cores" "$n"
         them "$model" upstream no "$n" --save
+        ours "$model" upstream bfloat16 true 1 "$cores" "${n}3"
+        ours "$model" upstream bfloat16 false 1 "$cores" "${n}2"
         ours "$model" upstream float32 false 1 "$cores" "$n"
         them "$model" float32 yes "$n" --new-rows token_indices
         ours "$model" default bfloat16 true 1 "$cores" "$n"
-        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 $((cores / 2)) "$n"
+        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 $((cores / 2)) "${n}1"
+        ours "$model" upstream bfloat16 true 1 "$cores" "${n}4"
+        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 $((cores / 2)) "${n}2"
         checkpoint "$model"
         [ -z "$short" ] || continue
         ours "$model" default bfloat16 false 1 "$cores" "$n"
