@@ -63,6 +63,15 @@ struct projection {
 };
 enum { MAX_PROJECTIONS = 3 };
 
+/* A gated MLP, act being the function of its gate:
+ *   gate.y = gate(x), up.y = up(x), down.y = base + down(act(gate.y) * up.y)
+ * gate.y and up.y [T, I] are kept for the way back, which begins at down.dy; dy of gate and up is not used.
+ */
+struct mlp {
+    struct projection gate, up, down;
+    enum act_kind act;
+};
+
 /* Which tokens of a packed sequence see which (host arrays, borrowed during the call). */
 struct attention_shape {
     int64_t n_tokens; /* T */
@@ -118,7 +127,7 @@ struct ops {
      * linear:      y[T, n_out] = x[T, n_in] W^T          (+= when accumulate)
      * linear_back: dx[T, n_in] = dy[T, n_out] W          (+= when accumulate)
      * gemm:        c[m, n] = alpha op(a) op(b) + beta c; op transposes when the flag is set.
-     * project, project_back: linear and linear_back of matrices with LoRA. */
+     * project, project_back: linear and linear_back of matrices with LoRA; mlp, mlp_back: three of them. */
     void (*linear)(struct device *dev, float *y, int64_t ldy, const float *x, int64_t ldx,
                    const struct weight *w, int64_t n_tokens, bool accumulate);
     void (*linear_back)(struct device *dev, float *dx, int64_t lddx, const float *dy, int64_t lddy,
@@ -130,6 +139,8 @@ struct ops {
                     int64_t n_tokens);
     void (*project_back)(struct device *dev, const struct projection *parts, int n, float *dx, const float *x,
                          int64_t n_tokens);
+    void (*mlp)(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
+    void (*mlp_back)(struct device *dev, const struct mlp *mlp, float *dx, const float *x, int64_t n_tokens);
     void (*gemm)(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 

@@ -91,7 +91,7 @@ enum status ops__device_open(struct device **out, const struct device_options *o
         return err_memory(err, "the device", sizeof *dev);
     dev->n_threads = options->n_threads > 0 ? options->n_threads : omp_get_max_threads();
     dev->compute = options->compute;
-    dev->scratch = calloc((size_t)dev->n_threads + 2, sizeof *dev->scratch);
+    dev->scratch = calloc((size_t)dev->n_threads + 3, sizeof *dev->scratch);
     if (dev->scratch == NULL) {
         free(dev);
         return err_memory(err, "the device", sizeof *dev->scratch);
@@ -104,7 +104,7 @@ void ops__device_close(struct device *dev)
 {
     if (dev == NULL)
         return;
-    for (int i = 0; i < dev->n_threads + 2; i++)
+    for (int i = 0; i < dev->n_threads + 3; i++)
         ops__release(dev, dev->scratch[i].base);
     free(dev->scratch);
     free(dev);

@@ -39,6 +39,8 @@ static const struct {
     SLOT(linear_back),
     SLOT(project),
     SLOT(project_back),
+    SLOT(mlp),
+    SLOT(mlp_back),
     SLOT(gemm),
     SLOT(rms_norm),
     SLOT(rms_norm_back),

@@ -17,13 +17,13 @@ struct scratch {
     size_t n_bytes;
 };
 /* A host backend's state. Scratch grows to the largest call seen and stays; slot i belongs to thread i, slot
- * n_threads to the calling thread, the last slot to an operation that is made of others. */
+ * n_threads to the calling thread, the last two to operations that are made of others, and of those. */
 struct device {
     int n_threads;
     enum compute compute;
     const struct kernels *kernels; /* NULL in the reference table */
     const struct tiles *tiles;     /* native bfloat16 products, or NULL */
-    struct scratch *scratch;       /* [n_threads + 2] */
+    struct scratch *scratch;       /* [n_threads + 3] */
     char text[160];
 };
 
@@ -31,7 +31,7 @@ struct device {
 enum status ops__device_open(struct device **out, const struct device_options *options, struct err *err);
 void ops__device_close(struct device *dev);
 const char *ops__device_describe(const struct device *dev);
-/* At least n_bytes, aligned to 64, contents undefined; slot in [0, n_threads + 1]. Ends the process when
+/* At least n_bytes, aligned to 64, contents undefined; slot in [0, n_threads + 2]. Ends the process when
  * there is no memory: the operations have no way to fail. */
 void *ops__scratch(struct device *dev, int slot, size_t n_bytes);
 

@@ -170,6 +170,29 @@ static void timed_project_back(struct device *dev, const struct projection *part
     add("project_back", n_out, parts[0].w->n_in, start_s, flops);
 }
 
+static double mlp_flops(const struct mlp *m, int64_t n_tokens, double lora)
+{
+    int64_t n_out;
+    const struct projection both[] = {m->gate, m->up};
+    return projection_flops(both, 2, n_tokens, lora, &n_out) +
+           projection_flops(&m->down, 1, n_tokens, lora, &n_out);
+}
+
+static void timed_mlp(struct device *dev, const struct mlp *m, const float *x, int64_t n_tokens)
+{
+    double start_s = clock_s();
+    inner->mlp(dev, m, x, n_tokens);
+    add("mlp", m->gate.w->n_out, m->gate.w->n_in, start_s, mlp_flops(m, n_tokens, 1));
+}
+
+static void timed_mlp_back(struct device *dev, const struct mlp *m, float *dx, const float *x,
+                           int64_t n_tokens)
+{
+    double start_s = clock_s();
+    inner->mlp_back(dev, m, dx, x, n_tokens);
+    add("mlp_back", m->gate.w->n_out, m->gate.w->n_in, start_s, mlp_flops(m, n_tokens, 2));
+}
+
 /* Of m, n, k the one that grows with the tokens is left out of the name: m, or k with a transposed left side,
  * as in the gradients of LoRA. */
 static void timed_gemm(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
@@ -277,6 +300,8 @@ static const struct ops wrappers = {
     .linear_back = timed_linear_back,
     .project = timed_project,
     .project_back = timed_project_back,
+    .mlp = timed_mlp,
+    .mlp_back = timed_mlp_back,
     .gemm = timed_gemm,
     .rms_norm = timed_rms_norm,
     .rms_norm_back = timed_rms_norm_back,

@@ -10,4 +10,9 @@ void cpu__project_tiles(struct device *dev, const struct projection *parts, int 
 void cpu__project_back_tiles(struct device *dev, const struct projection *parts, int n, float *dx,
                              const float *x, int64_t n_tokens);
 
+/* The slots mlp and mlp_back the same way. */
+void cpu__mlp_tiles(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
+void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, const float *x,
+                         int64_t n_tokens);
+
 #endif

@@ -4,44 +4,14 @@
  *
  * A product is cut among threads by rows and columns only; sums over tokens (the gradients of A and B) are
  * one chain in token order. */
-#include "panels.h"
+#include "project_tiles.h"
 #include "project.h"
 #include "weights.h"
 #include <omp.h>
 
-enum {
-    PACK_STEPS = 4,     /* columns packed both ways while they are in the first-level cache, in steps */
-    GRADIENT_PANELS = 8 /* columns of a task of the gradients, in panels */
-};
+enum { GRADIENT_PANELS = 8 /* columns of a task of the gradients, in panels */ };
 
-/* Panels of one projection; NULL without LoRA. Directions as in tiles.h. */
-struct part {
-    uint16_t *a, *b;                /* right operands made of A and B */
-    uint16_t *u, *du;               /* left operands [T, R]: scaling u; du */
-    uint16_t *dy;                   /* left operand [T, n_out] */
-    uint16_t *dy_right;             /* right operand [T, n_out] */
-    uint16_t *u_turned, *du_turned; /* left operands [R, T]: scaling u; du */
-};
-
-struct call {
-    struct device *dev;
-    const struct tiles *tiles;
-    const struct projection *parts;
-    int n;
-    const float *x;
-    float *dx;
-    int64_t n_in, n_tokens, n_panels; /* panels of tokens */
-    uint16_t *x_left;                 /* left operand [T, n_in] (forward) */
-    uint16_t *x_right;                /* right operand [T, n_in] (back) */
-    struct part packed[MAX_PROJECTIONS];
-    bool large;
-};
-
-/* Hands out pieces of a block; with base NULL it only counts. */
-struct pieces {
-    char *base;
-    size_t used;
-};
+/* Hands out a piece of the block; with base NULL it only counts. */
 static uint16_t *piece(struct pieces *p, int64_t n, int64_t k)
 {
     uint16_t *at = p->base != NULL ? (uint16_t *)(p->base + p->used) : NULL;
@@ -49,7 +19,7 @@ static uint16_t *piece(struct pieces *p, int64_t n, int64_t k)
     return at;
 }
 
-static void lay_forward(struct call *c, struct pieces *p)
+void cpu__lay_forward(struct project_call *c, struct pieces *p)
 {
     int64_t t = c->n_tokens;
     c->x_left = piece(p, t, c->n_in);
@@ -63,7 +33,7 @@ static void lay_forward(struct call *c, struct pieces *p)
     }
 }
 
-static void lay_back(struct call *c, struct pieces *p)
+void cpu__lay_back(struct project_call *c, struct pieces *p)
 {
     int64_t t = c->n_tokens;
     c->x_right = piece(p, c->n_in, t);
@@ -81,21 +51,27 @@ static void lay_back(struct call *c, struct pieces *p)
     }
 }
 
-static void call_open(struct call *c, struct device *dev, const struct projection *parts, int n,
-                      int64_t n_tokens, void (*lay)(struct call *c, struct pieces *p))
+void cpu__calls_open(struct project_call *calls, int n, struct device *dev, int64_t n_tokens,
+                     void (*lay)(struct project_call *c, struct pieces *p))
 {
-    *c = (struct call){.dev = dev, .tiles = dev->tiles, .parts = parts, .n = n, .n_tokens = n_tokens};
-    c->n_in = parts[0].w->n_in;
-    c->n_panels = panels_of(n_tokens);
-    int64_t columns = 0;
-    for (int i = 0; i < n; i++)
-        columns += parts[i].w->n_out;
-    c->large = n_tokens * columns * c->n_in > CPU_GRAIN_TERMS;
     struct pieces pieces = {NULL, 0};
-    lay(c, &pieces);
+    for (int i = 0; i < n; i++) {
+        struct project_call *c = &calls[i];
+        c->dev = dev;
+        c->tiles = dev->tiles;
+        c->n_tokens = n_tokens;
+        c->n_panels = panels_of(n_tokens);
+        c->n_in = c->parts[0].w->n_in;
+        int64_t columns = 0;
+        for (int p = 0; p < c->n; p++)
+            columns += c->parts[p].w->n_out;
+        c->large = n_tokens * columns * c->n_in > CPU_GRAIN_TERMS;
+        lay(c, &pieces);
+    }
     pieces.base = ops__scratch(dev, dev->n_threads, pieces.used);
     pieces.used = 0;
-    lay(c, &pieces);
+    for (int i = 0; i < n; i++)
+        lay(&calls[i], &pieces);
 }
 
 typedef void pack_fn(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
@@ -123,12 +99,35 @@ static void times_few(const struct tiles *tiles, float *out, int64_t ld, const u
     }
 }
 
-/* Packs the tokens of panel i, and makes their u. */
-static void tokens_forward(struct call *c, int64_t i)
+/* Columns of a chunk that is packed while it is in the first-level cache. */
+enum { CHUNK = 4 * STEP };
+
+/* Columns [first, first + n) of x for the rows of panel i, of stride *ld: in place, or made in buffer. */
+static const float *x_chunk(const struct project_call *c, int64_t i, int64_t first, int64_t n, int64_t rows,
+                            float *buffer, int64_t *ld)
 {
-    int64_t first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
+    int64_t at = i * PANEL * c->n_in + first;
+    *ld = c->n_in;
+    if (c->x != NULL)
+        return c->x + at;
+    *ld = CHUNK;
+    for (int64_t r = 0; r < rows; r++, at += c->n_in)
+        c->dev->kernels->act_mul(c->x_of->act, buffer + r * CHUNK, c->x_of->gate.y + at, c->x_of->up.y + at,
+                                 n);
+    return buffer;
+}
+
+/* Packs the tokens of panel i, and makes their u. */
+static void tokens_forward(const struct project_call *c, int64_t i)
+{
+    float buffer[PANEL * CHUNK];
+    int64_t ld, first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
     uint16_t *left = c->x_left + i * tiles_panel_elements(c->n_in);
-    c->tiles->pack_left(left, c->x + first * c->n_in, c->n_in, rows, c->n_in, 1);
+    for (int64_t k = 0; k < c->n_in; k += CHUNK) {
+        int64_t n = cpu_min(c->n_in - k, CHUNK);
+        const float *x = x_chunk(c, i, k, n, rows, buffer, &ld);
+        c->tiles->pack_left(left + k / STEP * STEP_ELEMENTS, x, ld, rows, n, 1);
+    }
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
         if (q->a == NULL)
@@ -139,7 +138,7 @@ static void tokens_forward(struct call *c, int64_t i)
     }
 }
 
-static void jobs_forward(const struct call *c, struct panels_job *jobs)
+static void jobs_forward(const struct project_call *c, struct panels_job *jobs)
 {
     for (int i = 0; i < c->n; i++) {
         const struct projection *q = &c->parts[i];
@@ -154,52 +153,83 @@ static void jobs_forward(const struct call *c, struct panels_job *jobs)
     }
 }
 
+void cpu__forward_adapters(const struct project_call *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        const struct projection *q = &c->parts[i];
+        if (q->a == NULL)
+            continue;
+        pack_all(c->tiles->pack_right_turned, c->packed[i].a, q->a, c->n_in, PANEL * c->n_in, q->r, c->n_in);
+        pack_all(c->tiles->pack_right_turned, c->packed[i].b, q->b, q->r, PANEL * q->r, q->w->n_out, q->r);
+    }
+}
+
+void cpu__forward_products(const struct project_call *c, bool nowait)
+{
+    struct panels_job jobs[MAX_PROJECTIONS];
+    jobs_forward(c, jobs);
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < c->n_panels; i++)
+        tokens_forward(c, i);
+    cpu__panels_jobs(c->dev, jobs, c->n, nowait);
+}
+
 void cpu__project_tiles(struct device *dev, const struct projection *parts, int n, const float *x,
                         int64_t n_tokens)
 {
-    struct call c;
-    struct panels_job jobs[MAX_PROJECTIONS];
-    call_open(&c, dev, parts, n, n_tokens, lay_forward);
-    c.x = x;
-    jobs_forward(&c, jobs);
+    struct project_call c = {.parts = parts, .n = n, .x = x};
+    cpu__calls_open(&c, 1, dev, n_tokens, cpu__lay_forward);
 #pragma omp parallel num_threads(dev->n_threads) if (c.large)
     {
         c.tiles->begin();
-        for (int i = 0; i < n; i++) {
-            const struct projection *q = &parts[i];
-            if (q->a == NULL)
-                continue;
-            pack_all(c.tiles->pack_right_turned, c.packed[i].a, q->a, c.n_in, PANEL * c.n_in, q->r, c.n_in);
-            pack_all(c.tiles->pack_right_turned, c.packed[i].b, q->b, q->r, PANEL * q->r, q->w->n_out, q->r);
-        }
+        cpu__forward_adapters(&c);
 #pragma omp barrier
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < c.n_panels; i++)
-            tokens_forward(&c, i);
-        cpu__panels_jobs(dev, jobs, n, true);
+        cpu__forward_products(&c, true);
         c.tiles->end();
     }
 }
 
-/* Packs columns of rows of a panel of tokens, a step of the sums over tokens, into right panels over tokens;
- * and into the left panel over columns where there is one. */
-static void pack_both(const struct call *c, uint16_t *left, uint16_t *right, int64_t i, const float *x,
-                      int64_t n, int64_t rows)
+/* Packs a chunk of the rows of panel i, a step of the sums over tokens, into right panels over tokens; and
+ * into the left panel over columns where there is one. Either may be NULL. */
+static void pack_both(const struct project_call *c, uint16_t *left, uint16_t *right, int64_t i, int64_t first,
+                      const float *x, int64_t ld, int64_t n, int64_t rows)
 {
     int64_t panel = tiles_panel_elements(c->n_tokens);
-    for (int64_t first = 0; first < n; first += PACK_STEPS * STEP) {
-        int64_t end = cpu_min(n, first + PACK_STEPS * STEP);
-        if (left != NULL)
-            c->tiles->pack_left(left + first / STEP * STEP_ELEMENTS, x + first, n, rows, end - first, 1);
-        for (int64_t j = first; j < end && right != NULL; j += PANEL)
-            c->tiles->pack_right(right + j / PANEL * panel + i * STEP_ELEMENTS, x + j, n,
-                                 cpu_min(end - j, PANEL), rows, 1);
+    if (left != NULL)
+        c->tiles->pack_left(left + first / STEP * STEP_ELEMENTS, x, ld, rows, n, 1);
+    for (int64_t j = 0; j < n && right != NULL; j += PANEL)
+        c->tiles->pack_right(right + (first + j) / PANEL * panel + i * STEP_ELEMENTS, x + j, ld,
+                             cpu_min(n - j, PANEL), rows, 1);
+}
+
+/* dy of projection p. */
+static void pack_dy(const struct project_call *c, int p, int64_t i, int64_t first, const float *dy,
+                    int64_t ld, int64_t n, int64_t rows)
+{
+    const struct part *part = &c->packed[p];
+    pack_both(c, part->dy + i * tiles_panel_elements(c->parts[p].w->n_out), part->dy_right, i, first, dy, ld,
+              n, rows);
+}
+
+/* The gradients of gate and up, made and packed. */
+static void gated_rows(const struct project_call *c, int64_t i, int64_t rows)
+{
+    float dgate[PANEL * CHUNK], dup[PANEL * CHUNK];
+    const struct mlp *mlp = c->dy_of;
+    int64_t width = mlp->gate.w->n_out;
+    for (int64_t k = 0; k < width; k += CHUNK) {
+        int64_t n = cpu_min(width - k, CHUNK), at = i * PANEL * width + k;
+        for (int64_t r = 0; r < rows; r++, at += width)
+            c->dev->kernels->act_mul_back(mlp->act, dgate + r * CHUNK, dup + r * CHUNK, c->dact + at,
+                                          mlp->gate.y + at, mlp->up.y + at, n);
+        pack_dy(c, 0, i, k, dgate, CHUNK, n, rows);
+        pack_dy(c, 1, i, k, dup, CHUNK, n, rows);
     }
 }
 
 /* u and du of the tokens of panel i: du from the packed gradients. */
-static void lora_tokens_back(struct call *c, const struct projection *q, const struct part *part, int64_t i,
-                             int64_t rows)
+static void lora_tokens_back(const struct project_call *c, const struct projection *q,
+                             const struct part *part, int64_t i, int64_t rows)
 {
     int64_t first = i * PANEL, n_out = q->w->n_out, r = q->r;
     float *du = ops__scratch(c->dev, omp_get_thread_num(), (size_t)(PANEL * r) * sizeof *du);
@@ -213,27 +243,39 @@ static void lora_tokens_back(struct call *c, const struct projection *q, const s
     }
 }
 
-/* All that is packed of the tokens of panel i. */
-static void tokens_back(struct call *c, int64_t i)
+/* x as the right operand of the gradients of A. */
+static void pack_x_right(const struct project_call *c, int64_t i, int64_t rows)
 {
-    int64_t first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
+    float buffer[PANEL * CHUNK];
+    for (int64_t k = 0; k < c->n_in; k += CHUNK) {
+        int64_t ld, n = cpu_min(c->n_in - k, CHUNK);
+        const float *x = x_chunk(c, i, k, n, rows, buffer, &ld);
+        pack_both(c, NULL, c->x_right, i, k, x, ld, n, rows);
+    }
+}
+
+/* All that is packed of the tokens of panel i. */
+static void tokens_back(const struct project_call *c, int64_t i)
+{
+    int64_t rows = cpu_min(c->n_tokens - i * PANEL, PANEL);
     bool any = false;
+    if (c->dy_of != NULL)
+        gated_rows(c, i, rows);
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
-        const struct part *part = &c->packed[p];
         int64_t n_out = q->w->n_out;
-        pack_both(c, part->dy + i * tiles_panel_elements(n_out), part->dy_right, i, q->dy + first * n_out,
-                  n_out, rows);
+        for (int64_t k = 0; k < n_out && c->dy_of == NULL; k += CHUNK)
+            pack_dy(c, p, i, k, q->dy + i * PANEL * n_out + k, n_out, cpu_min(n_out - k, CHUNK), rows);
         if (q->a != NULL)
-            lora_tokens_back(c, q, part, i, rows);
+            lora_tokens_back(c, q, &c->packed[p], i, rows);
         any = any || q->a != NULL;
     }
     if (any)
-        pack_both(c, NULL, c->x_right, i, c->x + first * c->n_in, c->n_in, rows);
+        pack_x_right(c, i, rows);
 }
 
 /* sum [PANEL, PANEL] = panel k of left [R, T] times panel j of right [T, *], with row stride ld. */
-static void token_sums(const struct call *c, const uint16_t *left, const uint16_t *right, int64_t k,
+static void token_sums(const struct project_call *c, const uint16_t *left, const uint16_t *right, int64_t k,
                        int64_t j, const float *in, float *out, int64_t ld, int64_t rows, int64_t columns)
 {
     int64_t panel = tiles_panel_elements(c->n_tokens);
@@ -245,7 +287,7 @@ static void token_sums(const struct call *c, const uint16_t *left, const uint16_
 }
 
 /* dB of the projection in columns [column, end) of dy, whose sums come out turned. */
-static void gradient_b(const struct call *c, const struct projection *q, const struct part *part,
+static void gradient_b(const struct project_call *c, const struct projection *q, const struct part *part,
                        int64_t column, int64_t end)
 {
     float sums[PANEL * PANEL] __attribute__((aligned(64)));
@@ -260,7 +302,7 @@ static void gradient_b(const struct call *c, const struct projection *q, const s
 }
 
 /* dA of the projection in columns [column, end) of x. */
-static void gradient_a(const struct call *c, const struct projection *q, const struct part *part,
+static void gradient_a(const struct project_call *c, const struct projection *q, const struct part *part,
                        int64_t column, int64_t end)
 {
     for (int64_t j = column; j < end; j += PANEL)
@@ -272,7 +314,7 @@ static void gradient_a(const struct call *c, const struct projection *q, const s
 }
 
 /* dB and dA of all projections. For all threads of a region. */
-static void gradients(const struct call *c)
+static void gradients(const struct project_call *c)
 {
     enum { WIDTH = GRADIENT_PANELS * PANEL };
     for (int i = 0; i < c->n; i++) {
@@ -291,7 +333,7 @@ static void gradients(const struct call *c)
     }
 }
 
-static void job_back(const struct call *c, struct panels_job *job)
+static void job_back(const struct project_call *c, struct panels_job *job)
 {
     *job = (struct panels_job){.m = c->n_tokens, .n = c->n_in, .c = c->dx, .ldc = c->n_in};
     for (int i = 0; i < c->n; i++) {
@@ -303,32 +345,40 @@ static void job_back(const struct call *c, struct panels_job *job)
     }
 }
 
+void cpu__back_adapters(const struct project_call *c)
+{
+    for (int i = 0; i < c->n; i++) {
+        const struct projection *q = &c->parts[i];
+        if (q->a == NULL)
+            continue;
+        pack_all(c->tiles->pack_right, c->packed[i].a, q->a, c->n_in, PANEL, c->n_in, q->r);
+        pack_all(c->tiles->pack_right, c->packed[i].b, q->b, q->r, PANEL, q->r, q->w->n_out);
+    }
+}
+
+void cpu__back_products(const struct project_call *c)
+{
+    struct panels_job job;
+    job_back(c, &job);
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < c->n_panels; i++)
+        tokens_back(c, i);
+    if (c->dx != NULL)
+        cpu__panels_jobs(c->dev, &job, 1, true);
+    gradients(c);
+}
+
 void cpu__project_back_tiles(struct device *dev, const struct projection *parts, int n, float *dx,
                              const float *x, int64_t n_tokens)
 {
-    struct call c;
-    struct panels_job job;
-    call_open(&c, dev, parts, n, n_tokens, lay_back);
-    c.x = x;
-    c.dx = dx;
-    job_back(&c, &job);
+    struct project_call c = {.parts = parts, .n = n, .x = x, .dx = dx};
+    cpu__calls_open(&c, 1, dev, n_tokens, cpu__lay_back);
 #pragma omp parallel num_threads(dev->n_threads) if (c.large)
     {
         c.tiles->begin();
-        for (int i = 0; i < n; i++) {
-            const struct projection *q = &parts[i];
-            if (q->a == NULL)
-                continue;
-            pack_all(c.tiles->pack_right, c.packed[i].a, q->a, c.n_in, PANEL, c.n_in, q->r);
-            pack_all(c.tiles->pack_right, c.packed[i].b, q->b, q->r, PANEL, q->r, q->w->n_out);
-        }
+        cpu__back_adapters(&c);
 #pragma omp barrier
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < c.n_panels; i++)
-            tokens_back(&c, i);
-        if (dx != NULL)
-            cpu__panels_jobs(dev, &job, 1, true);
-        gradients(&c);
+        cpu__back_products(&c);
         c.tiles->end();
     }
 }

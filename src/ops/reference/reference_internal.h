@@ -17,6 +17,9 @@ void reference__project(struct device *dev, const struct projection *parts, int 
                         int64_t n_tokens);
 void reference__project_back(struct device *dev, const struct projection *parts, int n, float *dx,
                              const float *x, int64_t n_tokens);
+void reference__mlp(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
+void reference__mlp_back(struct device *dev, const struct mlp *mlp, float *dx, const float *x,
+                         int64_t n_tokens);
 void reference__gemm(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                      float alpha, const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                      float *c, int64_t ldc);
