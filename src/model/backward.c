@@ -3,6 +3,16 @@
  */
 #include "model_internal.h"
 
+/* Where the gradients of A and B of a projection are added up. */
+static void gradients_into(struct model *m, struct projection *part, int32_t layer, enum proj p, float *grad)
+{
+    if (part->a == NULL)
+        return;
+    int32_t item = m->p->index_lora[layer][p];
+    part->da = model__grad(m, grad, item);
+    part->db = model__grad(m, grad, item + 1);
+}
+
 /* From dy of n projections that follow each other in enum proj and share x to dx [T, in], and the gradients
  * of their A and B. */
 static void project_back(struct model *m, int32_t layer, enum proj first, int n, const float *const *dy,
@@ -13,11 +23,7 @@ static void project_back(struct model *m, int32_t layer, enum proj first, int n,
         enum proj p = (enum proj)(first + i);
         parts[i] = model__projection(m, layer, p);
         parts[i].dy = dy[i];
-        if (parts[i].a != NULL) {
-            int32_t item = m->p->index_lora[layer][p];
-            parts[i].da = model__grad(m, grad, item);
-            parts[i].db = model__grad(m, grad, item + 1);
-        }
+        gradients_into(m, &parts[i], layer, p, grad);
     }
     m->ops->project_back(m->dev, parts, n, dx, x, t);
 }
@@ -50,12 +56,13 @@ static void mlp_back(struct model *m, int32_t layer, struct layer_acts *s, const
     const struct layer_weights *w = &m->w->layers[layer];
     int64_t n = rows->n;
     const float *dy = branch_grad(m, rows, s->down, s->inv_down, w->post_mlp_norm);
-    m->ops->act_mul(m->dev, a->act, m->act, s->gate, s->up, n * a->mlp); /* again, as in forward */
-    project_back(m, layer, PROJ_DOWN, 1, &dy, m->tmp, m->act, n, grad);  /* [n, I] */
-    m->ops->act_mul_back(m->dev, a->act, s->gate, s->up, m->tmp, s->gate, s->up, n * a->mlp);
-    const float *const both[] = {s->gate, s->up}; /* their gradients now */
+    struct mlp mlp = model__mlp(m, layer);
+    mlp.down.dy = dy;
+    gradients_into(m, &mlp.gate, layer, PROJ_GATE, grad);
+    gradients_into(m, &mlp.up, layer, PROJ_UP, grad);
+    gradients_into(m, &mlp.down, layer, PROJ_DOWN, grad);
     model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
-    project_back(m, layer, PROJ_GATE, 2, both, m->dh, m->norm, n, grad); /* [n, H] */
+    m->ops->mlp_back(m->dev, &mlp, m->dh, m->norm, n); /* [n, H] */
     m->ops->rms_norm_back(m->dev, rows->dx, m->dh, s->x_mid, s->inv2, w->mlp_norm, n, a->hidden,
                           a->norm_offset, true);
 }

@@ -15,15 +15,31 @@ struct projection model__projection(const struct model *m, int32_t layer, enum p
     return out;
 }
 
-/* y = residual + the projection of x; with Gemma's norm behind it, the projection alone goes to `branch`. */
-static void project_branch(struct model *m, int32_t layer, enum proj p, float *y, const float *residual,
-                           const float *x, float *branch, float *inv, const float *post_norm, int64_t n)
+struct mlp model__mlp(const struct model *m, int32_t layer)
+{
+    struct mlp mlp = {.gate = model__projection(m, layer, PROJ_GATE),
+                      .up = model__projection(m, layer, PROJ_UP),
+                      .down = model__projection(m, layer, PROJ_DOWN),
+                      .act = m->a->act};
+    mlp.gate.y = m->layers[layer].gate;
+    mlp.up.y = m->layers[layer].up;
+    return mlp;
+}
+
+/* Where the last projection of a branch puts its result: to y, on top of the residual stream; with Gemma's
+ * norm behind it, to `branch` alone. */
+static void branch_into(struct projection *last, float *y, const float *residual, float *branch,
+                        const float *post_norm)
+{
+    last->y = post_norm ? branch : y;
+    last->base = post_norm ? NULL : residual;
+}
+
+/* y = residual + Gemma's norm of the branch; nothing is left to do without that norm. */
+static void branch_norm(struct model *m, float *y, const float *residual, const float *branch, float *inv,
+                        const float *post_norm, int64_t n)
 {
     const struct arch *a = m->a;
-    struct projection part = model__projection(m, layer, p);
-    part.y = post_norm ? branch : y;
-    part.base = post_norm ? NULL : residual;
-    m->ops->project(m->dev, &part, 1, x, n);
     if (!post_norm)
         return;
     m->ops->rms_norm(m->dev, m->tmp, inv, branch, post_norm, n, a->hidden, a->rms_eps, a->norm_offset);
@@ -117,7 +133,6 @@ void model__mlp_norm(struct model *m, int32_t layer, const float *x, float *inv,
 static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_wanted,
                           const struct attention_shape *shape, const struct kv_hook *hook)
 {
-    const struct arch *a = m->a;
     const struct layer_weights *w = &m->w->layers[layer];
     struct layer_acts *s = &m->layers[layer];
 
@@ -125,12 +140,16 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     const struct rows rows = rows_of(m, s, t, n_wanted);
     const int64_t n = rows.n;
     attention_block(m, layer, s, t, &rows, shape, hook);
-    project_branch(m, layer, PROJ_O, s->x_mid, rows.x, s->attn, s->o, s->inv_o, w->post_attn_norm, n);
+    struct projection out = model__projection(m, layer, PROJ_O);
+    branch_into(&out, s->x_mid, rows.x, s->o, w->post_attn_norm);
+    m->ops->project(m->dev, &out, 1, s->attn, n); /* [n, H] */
+    branch_norm(m, s->x_mid, rows.x, s->o, s->inv_o, w->post_attn_norm, n);
 
     model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
-    project(m, layer, PROJ_GATE, 2, (float *const[]){s->gate, s->up}, m->norm, n); /* [n, I] */
-    m->ops->act_mul(m->dev, a->act, m->act, s->gate, s->up, n * a->mlp);
-    project_branch(m, layer, PROJ_DOWN, x_out, s->x_mid, m->act, s->down, s->inv_down, w->post_mlp_norm, n);
+    struct mlp mlp = model__mlp(m, layer);
+    branch_into(&mlp.down, x_out, s->x_mid, s->down, w->post_mlp_norm);
+    m->ops->mlp(m->dev, &mlp, m->norm, n); /* [n, I], [n, H] */
+    branch_norm(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
 }
 
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens, const struct attention_shape *shape)

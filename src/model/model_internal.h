@@ -6,7 +6,7 @@
 #include "model/model.h"
 
 /* What one layer keeps for its way back: what is not computed from the rest of it in one reading, as the
- * norms and the activation are (model.norm, model.act). Device memory, capacity tokens. */
+ * norms are (model.norm). Device memory, capacity tokens. */
 struct layer_acts {
     float *x_in;            /* [T, H] residual stream at the layer's start */
     float *inv1;            /* [T] of the norm of x_in */
@@ -17,7 +17,7 @@ struct layer_acts {
     float *o, *inv_o;       /* Gemma: [T, H] before the norm behind attention, [T] */
     float *x_mid;           /* [T, H] after attention */
     float *inv2;            /* [T] of the norm of x_mid */
-    float *gate, *up;       /* [T, I]; the way back leaves their gradients there */
+    float *gate, *up;       /* [T, I] */
     float *down, *inv_down; /* Gemma: [T, H], [T] */
     float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
 };
@@ -45,8 +45,7 @@ struct model {
     float *x_out;              /* [T, H] after the last layer; rows of the wanted tokens only */
     float *rows_x, *rows_norm; /* [T, H] the last layer's x_in and norm1 at the wanted tokens */
     float *norm;               /* [T, H] of x_in, then of x_mid, of the layer at hand */
-    float *act;                /* [T, I] act(gate) up of the layer at hand */
-    float *tmp;                /* [T, max(H, Q D, I)] */
+    float *tmp;                /* [T, H] */
     /* backward */
     float *dx, *dh, *dq, *dk, *dv, *dattn;
 
@@ -113,6 +112,8 @@ void model__head_loss(struct model *m, const struct packed *seq, int64_t n, floa
 
 /* A projection of a layer: its frozen matrix, and its A, B and u where it is adapted. y, dy, da, db unset. */
 struct projection model__projection(const struct model *m, int32_t layer, enum proj p);
+/* A layer's MLP, with its projections as above; gate.y and up.y are those that the layer keeps. */
+struct mlp model__mlp(const struct model *m, int32_t layer);
 
 /* Values and gradients of an item; NULL for index -1. */
 static inline const float *model__value(const struct model *m, int32_t item)

@@ -70,8 +70,7 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
             kd = (int64_t)a->n_kv_heads * a->head_dim;
     m->x_out = floats(c, t * h);
     m->norm = floats(c, t * h);
-    m->act = floats(c, t * a->mlp);
-    m->tmp = floats(c, t * max64(max64(h, qd), a->mlp));
+    m->tmp = floats(c, t * h);
     m->rows_x = floats(c, t * h);
     m->rows_norm = floats(c, t * h);
     m->head_norm = floats(c, t * h);
