@@ -67,7 +67,7 @@ ours() {
     name="ours-$model-$rows-$compute-${names[$share]}-${ranks}x$threads-$7"
     shift 7
     wanted "$name" || return 0
-    dir=$smollm
+    dir=${smollm:-}
     [ "$model" = smollm ] || { dir=$qwen && steps=1; }
     local set=(--set "model=$dir" --set "data_json=$data" --set "work_dir=$out/work-$model-$rows" --set stage2_weights=1,0,0
         --set "compute=$compute" --set "share_prefix=${share%2}" --set "threads=$threads")
@@ -82,7 +82,7 @@ ours() {
 
 # checkpoint MODEL: bytes of a whole checkpoint of upstream's rows, into a JSON file.
 checkpoint() {
-    local model=$1 name="checkpoint-$1" dir=$smollm
+    local model=$1 name="checkpoint-$1" dir=${smollm:-}
     wanted "$name" || return 0
     [ "$model" = smollm ] || dir=$qwen
     local set=(--set "model=$dir" --set "data_json=$data" --set "work_dir=$out/work-$model-upstream" --set stage2_weights=1,0,0
@@ -98,7 +98,7 @@ checkpoint() {
 
 # them MODEL NAME TCMALLOC ROUND ARGUMENT...: one configuration of the peer.
 them() {
-    local model=$1 name="peer-$1-$2-$4" preload='' dir=$smollm
+    local model=$1 name="peer-$1-$2-$4" preload='' dir=${smollm:-}
     local tcmalloc=$3 more=(--steps 1 --ga 2)
     shift 4
     [ -n "${SMGPT_PEER_PYTHON:-}" ] && wanted "$name" || return 0

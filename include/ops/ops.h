@@ -99,7 +99,7 @@ struct ops {
     const char *name;
     enum status (*open)(struct device **dev, const struct device_options *options, struct err *err);
     void (*close)(struct device *dev);
-    /* One line: the instruction set (or device), the compute mode, the library of native products. The same
+    /* One line: the instruction set (or device), the compute mode. The same
      * for any number of threads. Borrowed until close. */
     const char *(*describe)(const struct device *dev);
 
