@@ -99,8 +99,8 @@ struct ops {
     const char *name;
     enum status (*open)(struct device **dev, const struct device_options *options, struct err *err);
     void (*close)(struct device *dev);
-    /* One line: the instruction set (or device), the compute mode. The same
-     * for any number of threads. Borrowed until close. */
+    /* One line: the instruction set (or device) and the compute mode. The same for any number of threads.
+     * Borrowed until close. */
     const char *(*describe)(const struct device *dev);
 
     /* Memory. alloc gives zeroed bytes aligned to 64, NULL when there are none. */
