@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* c [m, n] += op(a) op(b) over k terms; a (i, l) at a[i * a_i + l * a_l], b (l, j) at b[l * b_l + j * b_j].
- */
+/* One side of a product: element (i, l), l being summed over, at data[i * outer + l * inner]. */
 struct operand {
     const float *data;
     int64_t outer, inner; /* strides: along the result, along the sum */
@@ -18,6 +17,7 @@ static double value(const struct device *dev, const struct operand *o, int64_t i
     return dev->compute == COMPUTE_BF16 ? (double)bf16_to_f32(bf16_from_f32(x)) : (double)x;
 }
 
+/* c [m, n] += a b over k terms. */
 static void add_product(const struct device *dev, float *c, int64_t ldc, struct operand a, struct operand b,
                         int64_t m, int64_t n, int64_t k)
 {

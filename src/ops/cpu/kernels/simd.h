@@ -111,24 +111,29 @@ static inline float bits_float(int32_t i)
     return x;
 }
 
-/* exp(x) for x in [-86, 89], infinity where it is too large, within 1.25 units in the last place (0.9 where
- * multiply-adds round once): x = n ln 2 + r with |r| <= ln(2) / 2, a polynomial of exp(r) that is off by at
- * most 4e-9, times 2^n. ln 2 is cut in two: the first part has so few bits that x less n times it is exact. n
- * - 1 goes into the exponent by an addition of integers, and a factor of 2 is left for the end, which makes
- * infinity of 2^128. NaN stays NaN. */
+/* exp(x) for x in [-86, 89], infinity where it is too large, within one unit in the last place: x = n ln 2 +
+ * r with |r| <= ln(2) / 2, a polynomial of exp(r) that is off by at most 4e-9, times 2^n. ln 2 is cut in two:
+ * the first part has so few bits that x less n times it is exact. Where a multiply-add rounds twice, the 1 is
+ * added to that exact part and kept with what its rounding lost. n - 1 goes into the exponent by an addition
+ * of integers, and a factor of 2 is left for the end, which makes infinity of 2^128. NaN stays NaN. */
 static inline float exp_within(float x)
 {
     const float magic = 12582911.0f; /* 1.5 * 2^23 - 1: adding it rounds to n, and the low bits show n - 1 */
     float shifted = FMA(x, 1.44269504f, magic);
     float n = shifted - magic;
-    float r = FMA(n, 2.12194440e-4f, FMA(n, -0.693359375f, x));
+    float t = FMA(n, -0.693359375f, x), r = FMA(n, 2.12194440e-4f, t);
     float p = 1.381456e-3f;
     p = FMA(p, r, 8.368736e-3f);
     p = FMA(p, r, 4.166839e-2f);
     p = FMA(p, r, 1.6666521e-1f);
     p = FMA(p, r, 0.49999994f);
+#ifdef __FP_FAST_FMAF
     p = FMA(p, r, 1.0f);
     p = FMA(p, r, 1.0f);
+#else
+    float high = 1.0f + t, lost = t - (high - 1.0f);
+    p = high + (p * r * r + n * 2.12194440e-4f + lost);
+#endif
     uint32_t bits = (uint32_t)float_bits(p) + ((uint32_t)float_bits(shifted) << 23);
     return 2.0f * bits_float((int32_t)bits);
 }
