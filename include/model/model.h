@@ -28,13 +28,19 @@ void model_expect(struct model *m, int64_t n_tokens);
  * them, which costs time and changes no bit. model_loss says once how many that are, and fails (ST_ENV) where
  * even all of them are too few. */
 void model_set_budget(struct model *m, size_t n_bytes);
+/* Whether model_loss may take over what it computed for the sequence before (the start; see there). */
+void model_set_reuse(struct model *m, bool reuse);
 /* V: rows of the head with the new ones. */
 int64_t model_vocab(const struct model *m);
-/* The trainable values used from now on: device memory [params->n_values], borrowed. */
+/* The trainable values used from now on: device memory [params->n_values], borrowed. To be called again
+ * whenever they have changed: until then the model takes what it computed with them for current. */
 void model_set_values(struct model *m, const float *values);
 
 /* Loss of a packed sequence. *loss_sum += sum over targets of -log p (double). When grad is not NULL (device
  * [n_values]) grad += grad_scale * d loss_sum / d values. token_loss: NULL or host [T], 0 where unlabelled.
+ * Tokens that the sequence before begins with as well (model_common; say, the prompt of the shard before) are
+ * not computed again on the way up, while the workspace has the activations of all layers. That changes no
+ * bit.
  * Not collective. ST_ENV when memory is short, ST_INPUT when an id is out of range. */
 enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
                        double *loss_sum, float *token_loss, struct err *err);

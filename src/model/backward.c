@@ -21,7 +21,7 @@ static void project_back(struct model *m, int32_t layer, enum proj first, int n,
     struct projection parts[MAX_PROJECTIONS];
     for (int i = 0; i < n; i++) {
         enum proj p = (enum proj)(first + i);
-        parts[i] = model__projection(m, layer, p);
+        parts[i] = model__projection(m, &m->layers[layer], layer, p);
         parts[i].dy = dy[i];
         gradients_into(m, &parts[i], layer, p, grad);
     }
@@ -56,12 +56,12 @@ static void mlp_back(struct model *m, int32_t layer, struct layer_acts *s, const
     const struct layer_weights *w = &m->w->layers[layer];
     int64_t n = rows->n;
     const float *dy = branch_grad(m, rows, s->down, s->inv_down, w->post_mlp_norm);
-    struct mlp mlp = model__mlp(m, layer);
+    struct mlp mlp = model__mlp(m, s, layer);
     mlp.down.dy = dy;
     gradients_into(m, &mlp.gate, layer, PROJ_GATE, grad);
     gradients_into(m, &mlp.up, layer, PROJ_UP, grad);
     gradients_into(m, &mlp.down, layer, PROJ_DOWN, grad);
-    model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
+    model__mlp_norm(m, layer, m->norm, s->x_mid, s->inv2, n);
     m->ops->mlp_back(m->dev, &mlp, m->dh, m->norm, n); /* [n, H] */
     m->ops->rms_norm_back(m->dev, rows->dx, m->dh, s->x_mid, s->inv2, w->mlp_norm, n, a->hidden,
                           a->norm_offset, true);
@@ -89,7 +89,7 @@ static void inputs_back(struct model *m, int32_t layer, struct layer_acts *s, co
                         int64_t t, float *grad)
 {
     const float *const dy[] = {m->dq, m->dk, m->dv};
-    model__attn_norm(m, layer, s->x_in, s->inv1, t);
+    model__attn_norm(m, layer, m->norm, s->x_in, s->inv1, t);
     if (!rows->chosen) {
         project_back(m, layer, PROJ_Q, 3, dy, m->dh, m->norm, t, grad);
         return;

@@ -1,9 +1,11 @@
 /* Counting work. */
 #include "model/cost.h"
 
-void model_load_add(struct model_load *l, const struct packed *seq, const struct arch *a,
-                    const struct params *p)
+void model_load_add(struct model_load *l, const struct packed *seq, const struct packed *before,
+                    const struct arch *a, const struct params *p)
 {
+    const int64_t n_kept = before ? model_common(before, seq) : 0;
+    l->n_kept += n_kept;
     l->n_sequences++;
     l->n_tokens += seq->n_tokens;
     l->n_labels += seq->n_labels;
@@ -16,6 +18,8 @@ void model_load_add(struct model_load *l, const struct packed *seq, const struct
             l->n_positions = seen;
         l->pairs += (double)seen;
         l->window_pairs += (double)near;
+        l->kept_pairs += t < n_kept ? (double)seen : 0;
+        l->kept_window_pairs += t < n_kept ? (double)near : 0;
         l->label_pairs += seq->targets[t] >= 0 ? (double)seen : 0;
         l->label_window_pairs += seq->targets[t] >= 0 ? (double)near : 0;
         l->n_new += seq->ids[t] >= p->new_first && seq->ids[t] < p->new_first + p->n_new;
@@ -29,16 +33,18 @@ static void projection_flops(struct model_flops *out, const struct arch *a, cons
     bool reads_input = proj == PROJ_Q || proj == PROJ_K || proj == PROJ_V;
     int64_t n_out, n_in;
     proj_shape(a, proj, &n_out, &n_in);
-    /* Tokens whose output is read, and those whose input gradient is. */
-    double n = (double)(last && proj != PROJ_K && proj != PROJ_V ? l->n_labels : l->n_tokens);
+    /* Tokens whose output is read, those that run on the way up, and those whose input gradient is read. */
+    bool wanted = last && proj != PROJ_K && proj != PROJ_V;
+    double n = (double)(wanted ? l->n_labels : l->n_tokens);
+    double n_up = wanted ? n : n - (double)l->n_kept;
     double n_back = first && reads_input && (double)l->n_new < n ? (double)l->n_new : n;
-    out->projections += 2.0 * (double)(n_out * n_in) * (n + n_back);
+    out->projections += 2.0 * (double)(n_out * n_in) * (n_up + n_back);
     if (!p->index_lora || p->index_lora[layer][proj] < 0)
         return;
     /* Forward u = A x, B u; backward dB, du, dA and the input's gradient. */
     double r = p->lora.r;
     out->lora +=
-        2 * r * ((double)(n_out + n_in) * n + (double)(2 * n_out + n_in) * n + (double)n_in * n_back);
+        2 * r * ((double)(n_out + n_in) * n_up + (double)(2 * n_out + n_in) * n + (double)n_in * n_back);
 }
 
 static void layer_flops(struct model_flops *out, const struct arch *a, const struct params *p,
@@ -47,10 +53,13 @@ static void layer_flops(struct model_flops *out, const struct arch *a, const str
     for (int i = 0; i < N_PROJ; i++)
         projection_flops(out, a, p, l, layer, (enum proj)i);
     double pairs = a->sliding[layer] ? l->window_pairs : l->pairs;
-    if (layer == a->n_layers - 1)
+    double kept = a->sliding[layer] ? l->kept_window_pairs : l->kept_pairs;
+    if (layer == a->n_layers - 1) {
         pairs = a->sliding[layer] ? l->label_window_pairs : l->label_pairs;
+        kept = 0;
+    }
     /* Scores and values forward; gradients of values, of probabilities, of queries and of keys backward. */
-    out->attention += 2.0 * (2 + 4) * pairs * a->n_q_heads * a->head_dim;
+    out->attention += 2.0 * (2 * (pairs - kept) + 4 * pairs) * a->n_q_heads * a->head_dim;
 }
 
 void model_flops(struct model_flops *out, const struct arch *a, const struct params *p,

@@ -1,7 +1,8 @@
 /* The walk up the layers. Shapes stand on each line; what the way back needs stays in layer_acts. */
 #include "model_internal.h"
 
-struct projection model__projection(const struct model *m, int32_t layer, enum proj p)
+struct projection model__projection(const struct model *m, const struct layer_acts *s, int32_t layer,
+                                    enum proj p)
 {
     int32_t item = m->p->index_lora ? m->p->index_lora[layer][p] : -1;
     struct projection out = {.w = &m->w->layers[layer].proj[p]};
@@ -11,18 +12,18 @@ struct projection model__projection(const struct model *m, int32_t layer, enum p
     out.b = model__value(m, item + 1);
     out.r = m->p->lora.r;
     out.scaling = m->p->scaling;
-    out.u = m->layers[layer].u[p];
+    out.u = s->u[p];
     return out;
 }
 
-struct mlp model__mlp(const struct model *m, int32_t layer)
+struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t layer)
 {
-    struct mlp mlp = {.gate = model__projection(m, layer, PROJ_GATE),
-                      .up = model__projection(m, layer, PROJ_UP),
-                      .down = model__projection(m, layer, PROJ_DOWN),
+    struct mlp mlp = {.gate = model__projection(m, s, layer, PROJ_GATE),
+                      .up = model__projection(m, s, layer, PROJ_UP),
+                      .down = model__projection(m, s, layer, PROJ_DOWN),
                       .act = m->a->act};
-    mlp.gate.y = m->layers[layer].gate;
-    mlp.up.y = m->layers[layer].up;
+    mlp.gate.y = s->gate;
+    mlp.up.y = s->up;
     return mlp;
 }
 
@@ -49,124 +50,181 @@ static void branch_norm(struct model *m, float *y, const float *residual, const 
 }
 
 /* y of n projections that follow each other in enum proj and share x. */
-static void project(struct model *m, int32_t layer, enum proj first, int n, float *const *y, const float *x,
-                    int64_t n_tokens)
+static void project(struct model *m, const struct layer_acts *s, int32_t layer, enum proj first, int n,
+                    float *const *y, const float *x, int64_t n_tokens)
 {
     struct projection parts[MAX_PROJECTIONS];
     for (int i = 0; i < n; i++) {
-        parts[i] = model__projection(m, layer, (enum proj)(first + i));
+        parts[i] = model__projection(m, s, layer, (enum proj)(first + i));
         parts[i].y = y[i];
     }
     m->ops->project(m->dev, parts, n, x, n_tokens);
 }
 
-/* What a layer works on behind its keys and values: all tokens, or rows of the wanted ones. */
-struct rows {
-    int64_t n;
-    const float *x, *norm;    /* [n, H] x_in and its norm */
-    const int32_t *positions; /* device [n] */
+/* What is computed: keys and values of the tokens from `kept` on, and everything behind them of `rows`, which
+ * are the same tokens or the wanted ones. */
+struct work {
+    int64_t tokens, kept, rows;      /* tokens: all, the kept ones too */
+    const float *x, *norm, *kv_norm; /* [rows, H], [rows, H], [tokens - kept, H] */
+    const int32_t *positions;        /* device [rows] */
+    const int32_t *queries;          /* host [rows] places in the sequence; NULL: all */
+    struct layer_acts s;             /* where it goes: the layer's, from the first row that is computed on */
 };
 
-static struct rows rows_of(struct model *m, const struct layer_acts *s, int64_t t, int64_t n_wanted)
+static float *from(float *x, int64_t row, int64_t width)
 {
-    struct rows r = {.n = t, .x = s->x_in, .norm = m->norm, .positions = m->positions};
-    if (n_wanted == ALL_TOKENS)
-        return r;
+    return x ? x + row * width : NULL;
+}
+
+/* s from token `kept` on, and from row `first` on behind keys and values. */
+static struct layer_acts acts_from(const struct model *m, struct layer_acts s, int64_t kept, int64_t first)
+{
+    const struct arch *a = m->a;
+    int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
+            kd = (int64_t)a->n_kv_heads * a->head_dim;
+    s.x_in = from(s.x_in, kept, h);
+    s.inv1 = from(s.inv1, kept, 1);
+    s.k_raw = from(s.k_raw, kept, kd);
+    s.inv_k = from(s.inv_k, kept, a->n_kv_heads);
+    s.k = from(s.k, kept, kd);
+    s.v = from(s.v, kept, kd);
+    s.q_raw = from(s.q_raw, first, qd);
+    s.inv_q = from(s.inv_q, first, a->n_q_heads);
+    s.q = from(s.q, first, qd);
+    s.attn = from(s.attn, first, qd);
+    s.lse = from(s.lse, first, a->n_q_heads);
+    s.o = from(s.o, first, h);
+    s.inv_o = from(s.inv_o, first, 1);
+    s.x_mid = from(s.x_mid, first, h);
+    s.inv2 = from(s.inv2, first, 1);
+    s.gate = from(s.gate, first, a->mlp);
+    s.up = from(s.up, first, a->mlp);
+    s.down = from(s.down, first, h);
+    s.inv_down = from(s.inv_down, first, 1);
+    for (int p = 0; p < N_PROJ; p++)
+        s.u[p] = from(s.u[p], p == PROJ_K || p == PROJ_V ? kept : first, m->p->lora.r);
+    return s;
+}
+
+/* The layer's first norm, and what it works on. */
+static struct work work_of(struct model *m, int32_t layer, int64_t t, int64_t kept, int64_t n_wanted)
+{
+    const struct layer_acts *s = &m->layers[layer];
+    const bool all = n_wanted == ALL_TOKENS;
+    float *norm = m->norm + kept * m->a->hidden;
+    struct work w = {.tokens = t, .kept = kept, .kv_norm = norm, .s = acts_from(m, *s, kept, all ? kept : 0)};
+    model__attn_norm(m, layer, norm, w.s.x_in, w.s.inv1, t - kept);
+    if (all) {
+        w.rows = t - kept;
+        w.x = w.s.x_in;
+        w.norm = norm;
+        w.positions = m->positions + kept;
+        w.queries = kept > 0 ? m->host_all + kept : NULL;
+        return w;
+    }
     m->ops->gather_rows(m->dev, m->rows_x, s->x_in, m->index, n_wanted, m->a->hidden);
     m->ops->gather_rows(m->dev, m->rows_norm, m->norm, m->index, n_wanted, m->a->hidden);
-    return (struct rows){n_wanted, m->rows_x, m->rows_norm, m->row_positions};
+    w.rows = n_wanted;
+    w.x = m->rows_x;
+    w.norm = m->rows_norm;
+    w.positions = m->row_positions;
+    w.queries = m->host_rows;
+    return w;
 }
 
-static void head_norms(struct model *m, int32_t layer, struct layer_acts *s, int64_t t, int64_t n)
+static void head_norms(struct model *m, int32_t layer, const struct work *w)
 {
     const struct arch *a = m->a;
-    const struct layer_weights *w = &m->w->layers[layer];
-    m->ops->rms_norm(m->dev, s->q, s->inv_q, s->q_raw, w->q_norm, n * a->n_q_heads, a->head_dim, a->rms_eps,
-                     a->norm_offset);
-    m->ops->rms_norm(m->dev, s->k, s->inv_k, s->k_raw, w->k_norm, t * a->n_kv_heads, a->head_dim, a->rms_eps,
-                     a->norm_offset);
+    const struct layer_weights *lw = &m->w->layers[layer];
+    m->ops->rms_norm(m->dev, w->s.q, w->s.inv_q, w->s.q_raw, lw->q_norm, w->rows * a->n_q_heads, a->head_dim,
+                     a->rms_eps, a->norm_offset);
+    m->ops->rms_norm(m->dev, w->s.k, w->s.inv_k, w->s.k_raw, lw->k_norm,
+                     (w->tokens - w->kept) * a->n_kv_heads, a->head_dim, a->rms_eps, a->norm_offset);
 }
 
-/* m->norm -> attn: projections, head norms, rotation, attention. */
-static void attention_block(struct model *m, int32_t layer, struct layer_acts *s, int64_t t,
-                            const struct rows *rows, const struct attention_shape *shape,
-                            const struct kv_hook *hook)
+/* Norms -> attn: projections, head norms, rotation, attention. */
+static void attention_block(struct model *m, int32_t layer, const struct work *w,
+                            const struct attention_shape *shape, const struct kv_hook *hook)
 {
     const struct arch *a = m->a;
+    const struct layer_acts *s = &w->s, *all = &m->layers[layer];
     const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
+    const int64_t n_kv = w->tokens - w->kept;
     float *const y[] = {a->qk_norm ? s->q_raw : s->q, a->qk_norm ? s->k_raw : s->k, s->v};
-    if (rows->norm == m->norm) { /* [T, Q D], [T, K D], [T, K D] */
-        project(m, layer, PROJ_Q, 3, y, m->norm, t);
+    if (w->norm == w->kv_norm) { /* [n, Q D], [n, K D], [n, K D] */
+        project(m, s, layer, PROJ_Q, 3, y, w->norm, n_kv);
     } else {
-        project(m, layer, PROJ_Q, 1, y, rows->norm, rows->n); /* [n, Q D] */
-        project(m, layer, PROJ_K, 2, y + 1, m->norm, t);
+        project(m, s, layer, PROJ_Q, 1, y, w->norm, w->rows);
+        project(m, s, layer, PROJ_K, 2, y + 1, w->kv_norm, n_kv);
     }
     if (a->qk_norm)
-        head_norms(m, layer, s, t, rows->n);
-    m->ops->rope(m->dev, s->q, rows->n, a->n_q_heads, a->head_dim, rows->positions, table, false);
-    m->ops->rope(m->dev, s->k, t, a->n_kv_heads, a->head_dim, m->positions, table, false);
+        head_norms(m, layer, w);
+    m->ops->rope(m->dev, s->q, w->rows, a->n_q_heads, a->head_dim, w->positions, table, false);
+    m->ops->rope(m->dev, s->k, n_kv, a->n_kv_heads, a->head_dim, m->positions + w->kept, table, false);
     if (hook)
-        kv_cache__store(hook->cache, hook, layer, s->k, s->v, t);
+        kv_cache__store(hook->cache, hook, layer, s->k, s->v, w->tokens);
     if (hook && hook->which) {
-        kv_cache__attend(hook->cache, hook, layer, s->attn, s->q, t);
+        kv_cache__attend(hook->cache, hook, layer, s->attn, s->q, w->tokens);
     } else {
         struct attention_shape own = *shape;
         own.window = a->sliding[layer] ? a->window : 0;
-        own.queries = rows->x == s->x_in ? NULL : m->host_rows;
-        own.n_queries = rows->n;
-        m->ops->attention(m->dev, s->attn, s->lse, s->q, s->k, s->v, &own);
+        own.queries = w->queries;
+        own.n_queries = w->rows;
+        m->ops->attention(m->dev, s->attn, s->lse, s->q, all->k, all->v, &own);
     }
 }
 
-void model__attn_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n)
+void model__attn_norm(struct model *m, int32_t layer, float *norm, const float *x, float *inv, int64_t n)
 {
-    m->ops->rms_norm(m->dev, m->norm, inv, x, m->w->layers[layer].attn_norm, n, m->a->hidden, m->a->rms_eps,
+    m->ops->rms_norm(m->dev, norm, inv, x, m->w->layers[layer].attn_norm, n, m->a->hidden, m->a->rms_eps,
                      m->a->norm_offset);
 }
 
-void model__mlp_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n)
+void model__mlp_norm(struct model *m, int32_t layer, float *norm, const float *x, float *inv, int64_t n)
 {
-    m->ops->rms_norm(m->dev, m->norm, inv, x, m->w->layers[layer].mlp_norm, n, m->a->hidden, m->a->rms_eps,
+    m->ops->rms_norm(m->dev, norm, inv, x, m->w->layers[layer].mlp_norm, n, m->a->hidden, m->a->rms_eps,
                      m->a->norm_offset);
 }
 
-static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_wanted,
-                          const struct attention_shape *shape, const struct kv_hook *hook)
+/* x_out [rows, H]. */
+static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t t, int64_t n_kept,
+                          int64_t n_wanted, const struct attention_shape *shape, const struct kv_hook *hook)
 {
-    const struct layer_weights *w = &m->w->layers[layer];
-    struct layer_acts *s = &m->layers[layer];
+    const struct layer_weights *lw = &m->w->layers[layer];
+    const struct work w = work_of(m, layer, t, n_kept, n_wanted);
+    const struct layer_acts *s = &w.s;
+    const int64_t n = w.rows;
 
-    model__attn_norm(m, layer, s->x_in, s->inv1, t);
-    const struct rows rows = rows_of(m, s, t, n_wanted);
-    const int64_t n = rows.n;
-    attention_block(m, layer, s, t, &rows, shape, hook);
-    struct projection out = model__projection(m, layer, PROJ_O);
-    branch_into(&out, s->x_mid, rows.x, s->o, w->post_attn_norm);
+    attention_block(m, layer, &w, shape, hook);
+    struct projection out = model__projection(m, s, layer, PROJ_O);
+    branch_into(&out, s->x_mid, w.x, s->o, lw->post_attn_norm);
     m->ops->project(m->dev, &out, 1, s->attn, n); /* [n, H] */
-    branch_norm(m, s->x_mid, rows.x, s->o, s->inv_o, w->post_attn_norm, n);
+    branch_norm(m, s->x_mid, w.x, s->o, s->inv_o, lw->post_attn_norm, n);
 
-    model__mlp_norm(m, layer, s->x_mid, s->inv2, n);
-    struct mlp mlp = model__mlp(m, layer);
-    branch_into(&mlp.down, x_out, s->x_mid, s->down, w->post_mlp_norm);
+    model__mlp_norm(m, layer, m->norm, s->x_mid, s->inv2, n);
+    struct mlp mlp = model__mlp(m, s, layer);
+    branch_into(&mlp.down, x_out, s->x_mid, s->down, lw->post_mlp_norm);
     m->ops->mlp(m->dev, &mlp, m->norm, n); /* [n, I], [n, H] */
-    branch_norm(m, x_out, s->x_mid, s->down, s->inv_down, w->post_mlp_norm, n);
+    branch_norm(m, x_out, s->x_mid, s->down, s->inv_down, lw->post_mlp_norm, n);
 }
 
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens, const struct attention_shape *shape)
 {
     /* Its output is the input of the layer above, written there once more with the same bits. */
-    layer_forward(m, layer, m->layers[layer + 1].x_in, n_tokens, ALL_TOKENS, shape, NULL);
+    layer_forward(m, layer, m->layers[layer + 1].x_in, n_tokens, 0, ALL_TOKENS, shape, NULL);
 }
 
-void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
+void model__forward(struct model *m, int64_t n_tokens, int64_t n_kept, const struct attention_shape *shape,
                     const struct kv_hook *hook, int64_t n_wanted)
 {
     const struct arch *a = m->a;
-    m->ops->embed(m->dev, m->layers[0].x_in, m->ids, n_tokens, &m->w->embed,
+    const int64_t skip = n_kept * a->hidden;
+    m->kept.n_tokens = 0; /* until these stand */
+    m->ops->embed(m->dev, m->layers[0].x_in + skip, m->ids + n_kept, n_tokens - n_kept, &m->w->embed,
                   model__value(m, m->p->index_rows), m->p->new_first, m->p->n_new, a->embed_scale);
     for (int32_t i = 0; i < a->n_layers; i++) {
         bool last = i == a->n_layers - 1;
-        layer_forward(m, i, last ? m->x_out : m->layers[i + 1].x_in, n_tokens, last ? n_wanted : ALL_TOKENS,
-                      shape, hook);
+        layer_forward(m, i, last ? m->x_out : m->layers[i + 1].x_in + skip, n_tokens, n_kept,
+                      last ? n_wanted : ALL_TOKENS, shape, hook);
     }
 }

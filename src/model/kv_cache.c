@@ -155,7 +155,7 @@ enum status model_prefill(struct model *m, struct kv_cache *c, int32_t sequence,
     TRY(model__upload(m, &seq, err));
     m->host_rows[0] = n_tokens - 1;
     model__want(m, &seq, 1);
-    model__forward(m, n_tokens, &shape, &hook, 1);
+    model__forward(m, n_tokens, 0, &shape, &hook, 1);
     c->lens[sequence] = n_tokens;
     last_logits(m, 1, logits);
     return ST_OK;
@@ -174,7 +174,7 @@ enum status model_decode(struct model *m, struct kv_cache *c, const int32_t *whi
     struct packed seq = {.n_tokens = n, .ids = (int32_t *)ids, .positions = m->host_ints};
     struct kv_hook hook = {.cache = c, .which = which};
     TRY(model__upload(m, &seq, err));
-    model__forward(m, n, NULL, &hook, ALL_TOKENS);
+    model__forward(m, n, 0, NULL, &hook, ALL_TOKENS);
     for (int32_t i = 0; i < n; i++)
         c->lens[which[i]]++;
     last_logits(m, n, logits);

@@ -72,6 +72,11 @@ void model_expect(struct model *m, int64_t n_tokens)
     m->expected = n_tokens;
 }
 
+void model_set_reuse(struct model *m, bool reuse)
+{
+    m->apart = !reuse;
+}
+
 int64_t model_vocab(const struct model *m)
 {
     return m->v_rows;
@@ -80,6 +85,7 @@ int64_t model_vocab(const struct model *m)
 void model_set_values(struct model *m, const float *values)
 {
     m->values = values;
+    m->kept.n_tokens = 0;
 }
 
 enum status model__upload(struct model *m, const struct packed *seq, struct err *err)
@@ -141,7 +147,8 @@ enum status model_loss(struct model *m, const struct packed *seq, float grad_sca
     }
     model__want(m, seq, n);
     struct attention_shape shape = shape_of(m, seq);
-    model__forward(m, seq->n_tokens, &shape, NULL, n);
+    model__forward(m, seq->n_tokens, model__kept(m, seq), &shape, NULL, n);
+    model__keep(m, seq);
     model__head_loss(m, seq, n, grad_scale, grad, loss_sum, token_loss);
     if (grad)
         model__backward(m, seq->n_tokens, &shape, n, grad);
@@ -157,7 +164,7 @@ enum status model_logits(struct model *m, const struct packed *seq, float *logit
     TRY(model__reserve(m, t, n_positions(seq), false, err));
     TRY(model__upload(m, seq, err));
     struct attention_shape shape = shape_of(m, seq);
-    model__forward(m, t, &shape, NULL, ALL_TOKENS);
+    model__forward(m, t, 0, &shape, NULL, ALL_TOKENS);
     m->ops->rms_norm(m->dev, m->head_norm, m->head_inv, m->x_out, m->w->final_norm, t, h, m->a->rms_eps,
                      m->a->norm_offset);
     for (int64_t at = 0; at < t; at += m->chunk) {

@@ -38,6 +38,8 @@ struct model {
     bool training;    /* the block holds all layers */
     int64_t capacity; /* tokens */
     void *block;
+    bool apart;         /* each sequence is computed whole, see model_set_reuse */
+    struct packed kept; /* the sequence whose activations the block holds; no tokens: none's, or old ones */
     /* [L]; all the same when not training. Training: layers 0 to n_again share one set but for x_in. Layer
      * n_again leaves its own there; the lower ones run again, from their x_in, on the way back. */
     struct layer_acts *layers;
@@ -53,6 +55,7 @@ struct model {
     int32_t *row_positions;                     /* device [T]: positions of the wanted tokens */
     int32_t *host_ints;                         /* [T] staging */
     int32_t *host_rows, *host_row_positions;    /* [T] the wanted tokens */
+    int32_t *host_all;                          /* [T] 0, 1, 2, .. */
     /* head */
     float *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
     float *logits;                         /* [chunk, V] */
@@ -87,12 +90,13 @@ enum { ALL_TOKENS = -1 };
 /* Uploads the choice that stands in m->host_rows. */
 void model__want(struct model *m, const struct packed *seq, int64_t n_wanted);
 
-/* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. */
-void model__forward(struct model *m, int64_t n_tokens, const struct attention_shape *shape,
+/* From uploaded ids to x_out. shape is used by whole sequences; decode passes hook->which. The layers hold
+ * the activations of the first n_kept tokens already; none of these tokens is wanted. */
+void model__forward(struct model *m, int64_t n_tokens, int64_t n_kept, const struct attention_shape *shape,
                     const struct kv_hook *hook, int64_t n_wanted);
-/* m->norm of n rows of x, and their 1 / root in inv: before attention, before the MLP. */
-void model__attn_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n);
-void model__mlp_norm(struct model *m, int32_t layer, const float *x, float *inv, int64_t n);
+/* norm [n, H] of n rows of x, and their 1 / root in inv: before attention, before the MLP. */
+void model__attn_norm(struct model *m, int32_t layer, float *norm, const float *x, float *inv, int64_t n);
+void model__mlp_norm(struct model *m, int32_t layer, float *norm, const float *x, float *inv, int64_t n);
 /* Fills layer_acts of a layer below m->n_again, for its way back; the layer above must be done with. */
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens,
                         const struct attention_shape *shape);
@@ -110,10 +114,17 @@ enum status model__labelled(struct model *m, const struct packed *seq, int64_t *
 void model__head_loss(struct model *m, const struct packed *seq, int64_t n, float grad_scale, float *grad,
                       double *loss_sum, float *token_loss);
 
-/* A projection of a layer: its frozen matrix, and its A, B and u where it is adapted. y, dy, da, db unset. */
-struct projection model__projection(const struct model *m, int32_t layer, enum proj p);
-/* A layer's MLP, with its projections as above; gate.y and up.y are those that the layer keeps. */
-struct mlp model__mlp(const struct model *m, int32_t layer);
+/* A projection of a layer: its frozen matrix, and where it is adapted its A and B, and s's u. y, dy, da, db
+ * unset. */
+struct projection model__projection(const struct model *m, const struct layer_acts *s, int32_t layer,
+                                    enum proj p);
+/* A layer's MLP, with its projections as above; gate.y and up.y are those of s. */
+struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t layer);
+
+/* How many of seq's first tokens the layers hold the activations of. */
+int64_t model__kept(const struct model *m, const struct packed *seq);
+/* From now on the layers hold those of seq. */
+void model__keep(struct model *m, const struct packed *seq);
 
 /* Values and gradients of an item; NULL for index -1. */
 static inline const float *model__value(const struct model *m, int32_t item)

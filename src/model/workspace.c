@@ -211,10 +211,15 @@ void model__release_block(struct model *m)
     free(m->host_ints);
     free(m->host_rows);
     free(m->host_row_positions);
+    free(m->host_all);
     free(m->host_loss);
+    free(m->kept.ids);
+    free(m->kept.positions);
+    free(m->kept.segments);
     m->block = NULL;
-    m->host_ints = m->host_rows = m->host_row_positions = NULL;
+    m->host_ints = m->host_rows = m->host_row_positions = m->host_all = NULL;
     m->host_loss = NULL;
+    m->kept = (struct packed){0};
     m->capacity = 0;
     m->training = false;
 }
@@ -224,6 +229,22 @@ void model_set_budget(struct model *m, size_t n_bytes)
     m->budget = n_bytes;
     model__release_block(m); /* the next sequence makes room anew */
     m->n_again = 0;
+}
+
+static bool alloc_host(struct model *m, size_t t)
+{
+    m->host_ints = malloc(t * sizeof *m->host_ints);
+    m->host_rows = malloc(t * sizeof *m->host_rows);
+    m->host_row_positions = malloc(t * sizeof *m->host_row_positions);
+    m->host_all = malloc(t * sizeof *m->host_all);
+    m->host_loss = malloc(t * sizeof *m->host_loss);
+    m->kept.ids = malloc(t * sizeof *m->kept.ids);
+    m->kept.positions = malloc(t * sizeof *m->kept.positions);
+    m->kept.segments = malloc(t * sizeof *m->kept.segments);
+    for (size_t i = 0; i < t && m->host_all; i++)
+        m->host_all[i] = (int32_t)i;
+    return m->host_ints && m->host_rows && m->host_row_positions && m->host_all && m->host_loss &&
+           m->kept.ids && m->kept.positions && m->kept.segments;
 }
 
 enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_positions, bool training,
@@ -241,11 +262,7 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     lay_all(&count, m, t, training, n_again);
     model__release_block(m);
     m->block = m->ops->alloc(m->dev, count.at);
-    m->host_ints = malloc((size_t)t * sizeof *m->host_ints);
-    m->host_rows = malloc((size_t)t * sizeof *m->host_rows);
-    m->host_row_positions = malloc((size_t)t * sizeof *m->host_row_positions);
-    m->host_loss = malloc((size_t)t * sizeof *m->host_loss);
-    if (!m->block || !m->host_ints || !m->host_rows || !m->host_row_positions || !m->host_loss)
+    if (!m->block || !alloc_host(m, (size_t)t))
         return err_memory(err, "activations", count.at);
     struct layer_cursor place = {.base = m->block};
     lay_all(&place, m, t, training, n_again);

@@ -117,6 +117,7 @@ enum status train__evaluate(const struct train_context *c, enum pack_group group
                            .deadline_s = deadline_s,
                            .n_rows = c->pack_info.n_rows[group]};
     enum status st = ST_OK;
+    model_set_reuse(c->model, share_prefix);
     e.parts = calloc((size_t)comm->world_size, sizeof *e.parts);
     if (e.parts == NULL)
         st = err_memory(err, "messages of an evaluation", (size_t)comm->world_size * sizeof *e.parts);

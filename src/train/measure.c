@@ -3,23 +3,56 @@
 #include "util/clock.h"
 #include <stdlib.h>
 
-/* One step's rows as shards, counted and dropped. */
-static enum status count_step(struct train_load *out, const struct train_context *c,
-                              const struct train_options *o, const struct rows *rows, bool share,
+/* Counts the sequences that are run, those with labels. *last: the one before where prefixes are shared, then
+ * the last one. */
+static void count_shard(struct model_load *load, const struct shard *shard, bool share,
+                        const struct packed **last, const struct arch *a, const struct params *p)
+{
+    for (int32_t i = 0; i < shard->n_sequences; i++) {
+        if (shard->sequences[i].n_labels == 0)
+            continue;
+        model_load_add(load, &shard->sequences[i], *last, a, p);
+        if (share)
+            *last = &shard->sequences[i];
+    }
+}
+
+/* One step's rows as the shards of a rank, which come one after the other; counted and dropped. */
+static enum status count_rank(struct train_load *out, const struct train_context *c,
+                              const struct train_options *o, const struct rows *rows, int rank, bool share,
                               struct err *err)
 {
-    struct model_load *load = share ? &out->shared : &out->apart;
-    for (int32_t s = 0; s < o->virtual_shards; s++) {
-        struct shard shard;
+    struct shard before = {0}; /* the last one with labels */
+    const struct packed *last = NULL;
+    enum status st = ST_OK;
+    int s, end_shard;
+    tree_sum_range(o->virtual_shards, c->comm->world_size, rank, &s, &end_shard);
+    for (; s < end_shard && st == ST_OK; s++) {
+        struct shard shard = {0};
+        const struct packed *seen = last;
         int32_t first, end;
         shard_range((int32_t)rows->n, o->virtual_shards, s, &first, &end);
         if (first == end)
             continue;
-        TRY(shard_make(&shard, rows->items + first, end - first, first, o->max_pack_tokens, share, err));
-        for (int32_t i = 0; i < shard.n_sequences; i++)
-            if (shard.sequences[i].n_labels > 0) /* the others are not run */
-                model_load_add(load, &shard.sequences[i], out->arch, c->params);
-        shard_release(&shard);
+        st = shard_make(&shard, rows->items + first, end - first, first, o->max_pack_tokens, share, err);
+        if (st != ST_OK)
+            break;
+        count_shard(share ? &out->shared : &out->apart, &shard, share, &seen, out->arch, c->params);
+        shard_release(seen != last ? &before : &shard);
+        if (seen != last)
+            before = shard;
+        last = seen;
+    }
+    shard_release(&before);
+    return st;
+}
+
+static enum status count_step(struct train_load *out, const struct train_context *c,
+                              const struct train_options *o, const struct rows *rows, struct err *err)
+{
+    for (int rank = 0; rank < c->comm->world_size; rank++) {
+        TRY(count_rank(out, c, o, rows, rank, false, err));
+        TRY(count_rank(out, c, o, rows, rank, true, err));
     }
     return ST_OK;
 }
@@ -37,9 +70,7 @@ static enum status count_steps(struct train_load *out, const struct train_contex
         if (st == ST_OK)
             st = rows__read(&rows, c->pack, PACK_TRAIN, index, n_rows, err);
         if (st == ST_OK)
-            st = count_step(out, c, o, &rows, false, err);
-        if (st == ST_OK)
-            st = count_step(out, c, o, &rows, true, err);
+            st = count_step(out, c, o, &rows, err);
         out->n_rows += n_rows;
         out->n_tokens += rows.n_tokens;
         out->n_steps++;

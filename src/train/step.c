@@ -73,6 +73,7 @@ enum status trainer__open(struct trainer *t, const struct train_context *c, cons
     if (c->comm->rank == 0)
         TRY(messages__open(&t->messages, c, o, &t->plan, err));
     model_set_values(c->model, c->values);
+    model_set_reuse(c->model, o->share_prefix);
     return ST_OK;
 }
 

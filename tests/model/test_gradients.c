@@ -53,9 +53,11 @@ static double difference(struct tiny *t, const struct packed *seq, int64_t i, fl
     double d = 0;
     for (int k = 0; k < 4; k++) {
         t->values[i] = keep + steps[k] * h;
+        model_set_values(t->model, t->values);
         d += weights[k] * loss_at(t, seq);
     }
     t->values[i] = keep;
+    model_set_values(t->model, t->values);
     return d / h;
 }
 

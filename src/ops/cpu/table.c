@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Kernels of the paths with tiles for all that is no product. In tests/emulated tiles run on any processor.
+ */
+#ifdef SMGPT_EMULATED
+#define BESIDE_TILES ops__kernels_baseline
+#else
+#define BESIDE_TILES ops__kernels_avx512
+#endif
+
 /* Best first. The first two differ from avx512 in products of bfloat16 only. */
 static const struct path {
     const char *name;
@@ -11,8 +19,10 @@ static const struct path {
     bool native_bf16;
 } paths[] = {
 #ifdef SMGPT_X86
-    {"amx", &ops__kernels_avx512, true},         {"avx512_bf16", &ops__kernels_avx512, true},
-    {"avx512", &ops__kernels_avx512, false},     {"avx2", &ops__kernels_avx2, false},
+    {"amx", &BESIDE_TILES, true},
+    {"avx512_bf16", &BESIDE_TILES, true},
+    {"avx512", &ops__kernels_avx512, false},
+    {"avx2", &ops__kernels_avx2, false},
 #endif
     {"baseline", &ops__kernels_baseline, false},
 };
@@ -21,7 +31,9 @@ enum { N_PATHS = sizeof paths / sizeof paths[0] };
 /* Whether this processor (and its operating system) runs the path. */
 static bool path_runs(const struct path *path)
 {
-#ifdef SMGPT_X86
+#if defined(SMGPT_EMULATED)
+    return path->kernels == &ops__kernels_baseline;
+#elif defined(SMGPT_X86)
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

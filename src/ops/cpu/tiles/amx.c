@@ -5,25 +5,13 @@
  * through, by loads that ask not to be kept, or it would push the left one out. */
 #ifdef SMGPT_X86
 #include "tile_names.h"
-#include <cpuid.h>
 #include <immintrin.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* The compiler's tile loads and stores do not say that they touch memory. */
 #define MEMORY_IS_TOUCHED() __asm__ volatile("" ::: "memory")
 
 enum { TILE = PANEL / 2, TILE_ELEMENTS = STEP_ELEMENTS / 2, ROW_BYTES = 64 };
-
-bool tiles__amx_permitted(void)
-{
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, HAS_TILES = 1 << 24, HAS_BF16 = 1 << 22 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & HAS_TILES) || !(d & HAS_BF16))
-        return false;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
 
 /* All eight registers: 16 rows of 64 bytes. */
 void tiles__amx_begin(void)
@@ -39,7 +27,11 @@ void tiles__amx_begin(void)
         shape.row_bytes[i] = ROW_BYTES;
         shape.rows[i] = TILE;
     }
+#ifdef SMGPT_EMULATED /* tests/emulated */
+    _tile_loadconfig(&shape);
+#else /* the compiler's own does not say that it reads all of it */
     __asm__ volatile("ldtilecfg %0" ::"m"(shape) : "memory");
+#endif
 }
 
 void tiles__amx_end(void)

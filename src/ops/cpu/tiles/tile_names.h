@@ -4,8 +4,6 @@
 
 #include "tiles.h"
 
-/* Whether this thread's process may use the tile registers: asks the processor, then the system. */
-bool tiles__amx_permitted(void);
 void tiles__amx_begin(void);
 void tiles__amx_end(void);
 void tiles__amx_product(const struct panel_product *p);

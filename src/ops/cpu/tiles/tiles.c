@@ -1,6 +1,11 @@
 /* Which kernels this processor and system have. Compiled for any x86-64; the kernels are not. */
 #include "tile_names.h"
 #include <string.h>
+#if defined(SMGPT_X86) && !defined(SMGPT_EMULATED)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef SMGPT_X86
 static void nothing(void)
@@ -19,15 +24,42 @@ static const struct tiles amx = {
 static const struct tiles avx512_bf16 = {
     .name = "avx512_bf16", .begin = nothing, .end = nothing, .product = tiles__dpbf16_product, PACKING};
 
-const struct tiles *cpu__tiles(const char *name)
+#ifdef SMGPT_EMULATED /* tests/emulated: the instructions are functions */
+static bool amx_permitted(void)
+{
+    return true;
+}
+
+static bool has_avx512_bf16(void)
+{
+    return true;
+}
+#else
+/* Whether this thread's process may use the tile registers: asks the processor, then the system. */
+static bool amx_permitted(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, HAS_TILES = 1 << 24, HAS_BF16 = 1 << 22 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & HAS_TILES) || !(d & HAS_BF16))
+        return false;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+static bool has_avx512_bf16(void)
 {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512bf16"))
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+const struct tiles *cpu__tiles(const char *name)
+{
+    if (!has_avx512_bf16())
         return NULL;
     if (strcmp(name, amx.name) == 0)
-        return tiles__amx_permitted() ? &amx : NULL;
+        return amx_permitted() ? &amx : NULL;
     return strcmp(name, avx512_bf16.name) == 0 ? &avx512_bf16 : NULL;
 }
 #else
