@@ -14,7 +14,6 @@ typedef long long __m512i __attribute__((vector_size(64), may_alias));
 typedef long long __m256i __attribute__((vector_size(32), may_alias));
 typedef short __m512bh __attribute__((vector_size(64), may_alias));
 typedef uint16_t emulated_u16 __attribute__((vector_size(64), may_alias));
-typedef uint16_t emulated_u16_half __attribute__((vector_size(32), may_alias));
 typedef int32_t emulated_i32 __attribute__((vector_size(64), may_alias));
 typedef uint16_t __mmask16;
 typedef uint32_t __mmask32;
@@ -99,16 +98,6 @@ EMULATED __m512i _mm512_maskz_loadu_epi16(__mmask32 mask, const void *p)
     return (__m512i)v;
 }
 
-EMULATED __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const void *p)
-{
-    const uint16_t *x = p;
-    emulated_u16_half v = {0};
-    for (int i = 0; i < 16; i++)
-        if (mask >> i & 1)
-            v[i] = x[i];
-    return (__m256i)v;
-}
-
 enum { _MM_HINT_T1 = 2 };
 #define _mm_prefetch(p, hint) ((void)(p))
 
@@ -126,7 +115,6 @@ EMULATED __m512i _mm512_set1_epi32(int32_t x)
 
 #define _mm512_setzero_ps()    ((__m512){0})
 #define _mm512_setzero_si512() ((__m512i){0})
-#define _mm256_setzero_si256() ((__m256i){0})
 #define _mm512_castsi512_ps(v) ((__m512)(v))
 #define _mm512_set_epi64(...)  emulated_set_epi64((const long long[8]){__VA_ARGS__})
 #define _mm512_set_epi16(...)  emulated_set_epi16((const short[32]){__VA_ARGS__})
@@ -145,19 +133,6 @@ EMULATED __m512i emulated_set_epi16(const short *last_first)
     for (int i = 0; i < 32; i++)
         v[i] = (uint16_t)last_first[31 - i];
     return (__m512i)v;
-}
-
-/* The upper half is not defined. */
-EMULATED __m512i _mm512_castsi256_si512(__m256i low)
-{
-    return (__m512i){low[0], low[1], low[2], low[3], -1, -1, -1, -1};
-}
-
-EMULATED __m512i _mm512_inserti64x4(__m512i v, __m256i half, int which)
-{
-    for (int i = 0; i < 4; i++)
-        v[4 * which + i] = half[i];
-    return v;
 }
 
 /* ---- arithmetic ---- */
@@ -356,6 +331,18 @@ EMULATED __m512i _mm512_permutexvar_epi16(__m512i order, __m512i x)
 EMULATED __m512i _mm512_permutex2var_epi64(__m512i a, __m512i order, __m512i b)
 {
     return __builtin_shuffle(a, b, order);
+}
+
+/* Each 128 bits on their own: byte i becomes the one that byte i of order names. */
+EMULATED __m512i _mm512_shuffle_epi8(__m512i x, __m512i order)
+{
+    unsigned char from[64], by[64], v[64];
+    memcpy(from, &x, 64);
+    memcpy(by, &order, 64);
+    for (int i = 0; i < 64; i++)
+        v[i] = by[i] & 0x80 ? 0 : from[(i & ~15) + (by[i] & 15)];
+    memcpy(&x, v, 64);
+    return x;
 }
 
 /* Each 128 bits on their own: the lower (or upper) halves of both, alternating. */

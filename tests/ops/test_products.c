@@ -30,6 +30,7 @@ static const struct sizes table_of_sizes[] = {
     {127, 33, 31},
     /* large enough to be shared out among threads */
     {300, 130, 333},
+    {530, 290, 1100},
     {17, 1000, 769},
     {1, 6000, 800},
     {700, 16, 576},

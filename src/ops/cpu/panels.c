@@ -1,7 +1,7 @@
 /* See panels.h. A block of the result is 256 columns by at most 512 rows, so that the right operand's share
- * stays in the second-level cache. The left panel of 32 rows is read once for each 32 columns and must stay
- * in the first-level cache: the summed dimension is cut into passes of at most 640 terms, and sums wait
- * between them in a buffer of their own. Where the cuts lie changes no bits (tiles.h). */
+ * stays in the second-level cache, turned or not. The left panel of 32 rows is read once for each 32 columns
+ * and must stay in the first-level cache: the summed dimension is cut into passes of at most 640 terms, and
+ * sums wait between them in a buffer of their own. Where the cuts lie changes no bits (tiles.h). */
 #include "panels.h"
 #include "cpu_internal.h"
 #include <omp.h>
@@ -42,77 +42,159 @@ static struct cut cut_of(const struct panels_job *job, int64_t wanted)
     return c;
 }
 
-/* The runs of steps [from, to) of rows i of a job; right panels are those of column 0, their strides apart.
- */
-static int runs_of(struct panel_run *runs, int64_t *strides, const struct panels_job *job, int64_t i,
-                   int64_t from, int64_t to)
+/* Steps [from, to) of all terms of a job. */
+struct steps {
+    int64_t from, to;
+};
+
+/* Those of `steps` that are term t's, which begins at step `first`, counted in the term. */
+static bool steps_of_term(const struct panels_job *job, int t, int64_t first, const struct steps *steps,
+                          struct steps *own)
 {
-    int n = 0;
-    int64_t first = 0;
-    for (int t = 0; t < job->n_terms; t++) {
-        const struct panels_term *term = &job->terms[t];
-        int64_t steps = tiles_steps(term->k), low = from > first ? from : first,
-                high = cpu_min(to, first + steps);
-        if (low < high) {
-            int64_t skip = (low - first) * STEP_ELEMENTS, panel = steps * STEP_ELEMENTS;
-            const uint16_t *left = term->left + i / PANEL * panel + skip;
-            runs[n] = (struct panel_run){left, term->right + skip, high - low};
-            strides[n++] = panel;
-        }
-        first += steps;
-    }
-    return n;
+    own->from = steps->from > first ? steps->from - first : 0;
+    own->to = cpu_min(steps->to - first, tiles_steps(job->terms[t].k));
+    return own->from < own->to;
 }
 
 struct block {
     int64_t row, row_end, column, column_end;
 };
 
-/* Steps [from, to) of n_steps of the rows and columns of a block; between passes the sums are in parked. */
-static void pass_run(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
-                     int64_t from, int64_t to, int64_t n_steps, float *parked)
+/* Right operands that stand turned, of a block's columns: step s of column panel j of the block, counted over
+ * all terms, at ((j * (steps.to - steps.from)) + s - steps.from) * STEP_ELEMENTS. The places of other terms
+ * stay empty. */
+struct turned {
+    uint16_t *memory;
+    struct steps steps;
+};
+
+/* Place of a step of column panel 0; `stride` to the next panel. */
+static uint16_t *turned_at(const struct turned *t, int64_t step, int64_t *stride)
 {
+    *stride = (t->steps.to - t->steps.from) * STEP_ELEMENTS;
+    return t->memory + (step - t->steps.from) * STEP_ELEMENTS;
+}
+
+static void turn(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
+                 const struct turned *turned)
+{
+    int64_t first = 0, stride, panel = b->column / PANEL, n = panels_of(b->column_end - b->column);
+    for (int t = 0; t < job->n_terms; first += tiles_steps(job->terms[t++].k)) {
+        const struct panels_term *term = &job->terms[t];
+        struct steps own;
+        if (!term->turned || !steps_of_term(job, t, first, &turned->steps, &own))
+            continue;
+        /* A step of terms is a panel of the transposed operand, and a panel of columns a step of that. */
+        for (int64_t s = own.from; s < own.to; s++) {
+            uint16_t *to = turned_at(turned, first + s, &stride);
+            const uint16_t *from = term->right + (s * tiles_steps(job->n) + panel) * STEP_ELEMENTS;
+            for (int64_t j = 0; j < n; j++)
+                tiles->turn_right(to + j * stride, from + j * STEP_ELEMENTS);
+        }
+    }
+}
+
+/* What is multiplied for one panel of rows: runs, the first one's stride to the next rows, and their strides
+ * from one panel of columns to the next. */
+struct runs {
+    struct panel_run items[PANELS_MAX_TERMS];
+    int64_t strides[PANELS_MAX_TERMS], next_rows;
+    int n;
+};
+
+/* `steps` of rows i of a job; right panels are those of the block's first column. */
+static void runs_of(struct runs *runs, const struct panels_job *job, const struct block *b,
+                    const struct turned *turned, int64_t i, const struct steps *steps)
+{
+    int64_t first = 0;
+    runs->n = 0;
+    for (int t = 0; t < job->n_terms; first += tiles_steps(job->terms[t++].k)) {
+        const struct panels_term *term = &job->terms[t];
+        struct steps own;
+        if (!steps_of_term(job, t, first, steps, &own))
+            continue;
+        int64_t skip = own.from * STEP_ELEMENTS, panel = tiles_panel_elements(term->k);
+        int64_t *stride = &runs->strides[runs->n];
+        struct panel_run *run = &runs->items[runs->n];
+        *stride = panel;
+        run->left = term->left + i / PANEL * panel + skip;
+        run->n_steps = own.to - own.from;
+        if (term->turned)
+            run->right = turned_at(turned, first + own.from, stride);
+        else
+            run->right = term->right + b->column / PANEL * panel + skip;
+        if (runs->n++ == 0)
+            runs->next_rows = panel;
+    }
+}
+
+/* Some steps of the rows and columns of a block; between passes the sums are in parked. */
+static void pass_run(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
+                     const struct turned *turned, const struct steps *steps, int64_t n_steps, float *parked)
+{
+    const bool first = steps->from == 0, last = steps->to == n_steps;
     for (int64_t i = b->row; i < b->row_end; i += PANEL) {
-        struct panel_run runs[PANELS_MAX_TERMS];
-        int64_t strides[PANELS_MAX_TERMS];
-        struct panel_product p = {.runs = runs, .rows = (int)cpu_min(b->row_end - i, PANEL)};
-        p.n_runs = runs_of(runs, strides, job, i, from, to);
-        for (int r = 0; r < p.n_runs; r++)
-            runs[r].right += b->column / PANEL * strides[r];
-        const uint16_t *soon = runs[0].left + (i + PANEL < b->row_end ? strides[0] : 0);
+        struct runs runs;
+        struct panel_product p = {.runs = runs.items, .rows = (int)cpu_min(b->row_end - i, PANEL)};
+        runs_of(&runs, job, b, turned, i, steps);
+        p.n_runs = runs.n;
+        const uint16_t *soon = runs.items[0].left + (i + PANEL < b->row_end ? runs.next_rows : 0);
         for (int64_t j = b->column; j < b->column_end; j += PANEL) {
             float *c = job->c + i * job->ldc + j;
             p.columns = (int)cpu_min(b->column_end - j, PANEL);
-            p.in = from > 0 ? parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
-            p.ld_in = from > 0 ? PANEL : job->ldbase;
-            p.out = to < n_steps ? parked : c;
-            p.ld_out = to < n_steps ? PANEL : job->ldc;
+            p.in = !first ? parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
+            p.ld_in = !first ? PANEL : job->ldbase;
+            p.out = !last ? parked : c;
+            p.ld_out = !last ? PANEL : job->ldc;
             p.soon = soon;
             tiles->product(&p);
-            soon += (to - from) * 128;
-            for (int r = 0; r < p.n_runs; r++)
-                runs[r].right += strides[r];
-            if (from > 0 || to < n_steps)
+            soon += (steps->to - steps->from) * 128;
+            for (int r = 0; r < runs.n; r++)
+                runs.items[r].right += runs.strides[r];
+            if (!first || !last)
                 parked += PANEL * PANEL;
         }
     }
 }
 
+static bool any_turned(const struct panels_job *job)
+{
+    for (int t = 0; t < job->n_terms; t++)
+        if (job->terms[t].turned)
+            return true;
+    return false;
+}
+
+/* A short sum runs panel of rows by panel of rows, all its passes at once, and what is turned is turned
+ * before; a long one pass by pass. */
 static void block_run(struct device *dev, const struct panels_job *job, const struct cut *cut,
                       const struct block *block)
 {
-    int64_t passes = cpu_blocks(cut->n_steps, PASS_STEPS), length = cpu_blocks(cut->n_steps, passes);
-    int64_t at_once = cut->n_steps <= SHORT_STEPS ? PANEL : BLOCK_ROWS;
-    float *parked = NULL;
-    if (passes > 1)
-        parked = ops__scratch(dev, omp_get_thread_num(),
-                              (size_t)(cpu_min(at_once, BLOCK_ROWS) * BLOCK_COLUMNS) * sizeof *parked);
+    const int64_t passes = cpu_blocks(cut->n_steps, PASS_STEPS), length = cpu_blocks(cut->n_steps, passes);
+    const bool is_short = cut->n_steps <= SHORT_STEPS, turning = any_turned(job);
+    const int64_t at_once = is_short ? PANEL : BLOCK_ROWS, n_turned = is_short ? cut->n_steps : length;
+    const int64_t columns = panels_of(block->column_end - block->column);
+    size_t turned_bytes = turning ? (size_t)(columns * n_turned * STEP_ELEMENTS) * sizeof(uint16_t) : 0;
+    size_t parked_bytes = passes > 1 ? (size_t)(at_once * BLOCK_COLUMNS) * sizeof(float) : 0;
+    char *scratch = NULL;
+    if (turned_bytes + parked_bytes > 0)
+        scratch = ops__scratch(dev, omp_get_thread_num(), turned_bytes + parked_bytes);
+    float *parked = scratch != NULL ? (float *)(scratch + turned_bytes) : NULL;
+    struct turned turned = {(uint16_t *)scratch, {0, cut->n_steps}};
+    if (turning && is_short)
+        turn(dev->tiles, job, block, &turned);
     for (int64_t i = block->row; i < block->row_end; i += at_once) {
         struct block part = *block;
         part.row = i;
         part.row_end = cpu_min(block->row_end, i + at_once);
-        for (int64_t s = 0; s < cut->n_steps; s += length)
-            pass_run(dev->tiles, job, &part, s, cpu_min(s + length, cut->n_steps), cut->n_steps, parked);
+        for (int64_t s = 0; s < cut->n_steps; s += length) {
+            struct steps steps = {s, cpu_min(s + length, cut->n_steps)};
+            if (turning && !is_short) {
+                turned.steps = steps;
+                turn(dev->tiles, job, block, &turned);
+            }
+            pass_run(dev->tiles, job, &part, &turned, &steps, cut->n_steps, parked);
+        }
     }
 }
 
@@ -158,29 +240,24 @@ void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_j
     }
 }
 
-void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w, int64_t ld,
-                      bool turned)
+void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w)
 {
     int64_t elements = tiles_panel_elements(to->k);
 #pragma omp parallel for num_threads(dev->n_threads) schedule(static)
-    for (int64_t j = 0; j < panels_of(to->n); j++) {
-        int64_t columns = cpu_min(to->n - j * PANEL, PANEL);
-        if (turned)
-            dev->tiles->copy_right_turned(to->panels + j * elements, w + j * PANEL * ld, ld, columns, to->k);
-        else
-            dev->tiles->copy_right(to->panels + j * elements, w + j * PANEL, ld, columns, to->k);
-    }
+    for (int64_t j = 0; j < panels_of(to->n); j++)
+        dev->tiles->copy_right_turned(to->panels + j * elements, w + j * PANEL * to->k, to->k,
+                                      cpu_min(to->n - j * PANEL, PANEL), to->k);
 }
 
 void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float *x, int64_t ldx, int64_t m,
-                         const struct panels_matrix *b, bool accumulate)
+                         const struct panels_matrix *b, bool transposed, bool accumulate)
 {
-    int64_t elements = tiles_panel_elements(b->k);
-    uint16_t *left = ops__scratch(dev, dev->n_threads, panels_elements(m, b->k) * sizeof *left);
-    struct panels_job job = {.m = m, .n = b->n, .c = c, .ldc = ldc, .n_terms = 1};
+    int64_t k = transposed ? b->n : b->k, elements = tiles_panel_elements(k);
+    uint16_t *left = ops__scratch(dev, dev->n_threads, panels_elements(m, k) * sizeof *left);
+    struct panels_job job = {.m = m, .n = transposed ? b->k : b->n, .c = c, .ldc = ldc, .n_terms = 1};
     if (accumulate)
         job.base = c, job.ldbase = ldc;
-    job.terms[0] = (struct panels_term){left, b->panels, b->k};
+    job.terms[0] = (struct panels_term){left, b->panels, k, transposed};
     bool large = m * b->n * b->k > CPU_GRAIN_TERMS;
 #pragma omp parallel num_threads(dev->n_threads) if (large)
     {
@@ -188,7 +265,7 @@ void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float 
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < panels_of(m); i++)
             dev->tiles->pack_left(left + i * elements, x + i * PANEL * ldx, ldx,
-                                  cpu_min(m - i * PANEL, PANEL), b->k, 1);
+                                  cpu_min(m - i * PANEL, PANEL), k, 1);
         cpu__panels_jobs(dev, &job, 1, true);
         dev->tiles->end();
     }

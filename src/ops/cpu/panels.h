@@ -29,6 +29,9 @@ enum { PANELS_MAX_TERMS = 8, PANELS_MAX_JOBS = 8 };
 struct panels_term {
     const uint16_t *left, *right;
     int64_t k;
+    /* right are the panels of the transposed operand [n, k]: its steps are turned into a thread's own memory
+     * where they are multiplied, in the cache, so that a matrix that is multiplied both ways stands once. */
+    bool turned;
 };
 struct panels_job {
     int64_t m, n;
@@ -44,12 +47,11 @@ struct panels_job {
  * uses each thread's scratch. The jobs' results must not overlap. No barrier at its end when nowait. */
 void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_jobs, bool nowait);
 
-/* The frozen matrices, prepared (weights.c). Packs w, bfloat16 [n_out, n_in]: forward W^T, back W. */
-void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w, int64_t ld,
-                      bool turned);
-/* c [m, b->n] (stride ldc) = x [m, b->k] (float32, stride ldx, rounded here) times b (+ c when accumulate).
- */
+/* The frozen matrices, prepared (weights.c): packs W^T of w, bfloat16 rows [n, k]. */
+void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w);
+/* c [m, b->n] (stride ldc) = x [m, b->k] (float32, stride ldx, rounded here) times b (+ c when accumulate);
+ * transposed: c [m, b->k] = x [m, b->n] times b^T. */
 void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float *x, int64_t ldx, int64_t m,
-                         const struct panels_matrix *b, bool accumulate);
+                         const struct panels_matrix *b, bool transposed, bool accumulate);
 
 #endif

@@ -147,9 +147,10 @@ static void jobs_forward(const struct project_call *c, struct panels_job *jobs)
             .m = c->n_tokens, .n = q->w->n_out, .n_terms = 1, .c = q->y, .ldc = q->w->n_out};
         jobs[i].base = q->base;
         jobs[i].ldbase = q->w->n_out;
-        jobs[i].terms[0] = (struct panels_term){c->x_left, w->forward.panels, c->n_in};
+        jobs[i].terms[0] = (struct panels_term){c->x_left, w->tiles.panels, c->n_in, false};
         if (q->a != NULL)
-            jobs[i].terms[jobs[i].n_terms++] = (struct panels_term){c->packed[i].u, c->packed[i].b, q->r};
+            jobs[i].terms[jobs[i].n_terms++] =
+                (struct panels_term){c->packed[i].u, c->packed[i].b, q->r, false};
     }
 }
 
@@ -339,9 +340,10 @@ static void job_back(const struct project_call *c, struct panels_job *job)
     for (int i = 0; i < c->n; i++) {
         const struct projection *q = &c->parts[i];
         const struct packed_weight *w = q->w->prepared;
-        job->terms[job->n_terms++] = (struct panels_term){c->packed[i].dy, w->back.panels, q->w->n_out};
+        job->terms[job->n_terms++] =
+            (struct panels_term){c->packed[i].dy, w->tiles.panels, q->w->n_out, true};
         if (q->a != NULL)
-            job->terms[job->n_terms++] = (struct panels_term){c->packed[i].du, c->packed[i].a, q->r};
+            job->terms[job->n_terms++] = (struct panels_term){c->packed[i].du, c->packed[i].a, q->r, false};
     }
 }
 

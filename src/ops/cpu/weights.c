@@ -3,8 +3,8 @@
  *
  * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
  * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
- * are widened panel by panel, in the cache. Where bfloat16 is multiplied natively, both directions stand in
- * panels of tiles instead and nothing is widened. */
+ * are widened panel by panel, in the cache. Where bfloat16 is multiplied natively, W^T stands in panels of
+ * tiles instead, which serve both directions (panels.h), and nothing is widened. */
 #include "weights.h"
 #include "cpu_internal.h"
 #include "panels.h"
@@ -30,11 +30,7 @@ static void lay_out(struct packed_weight *packed, size_t *n_bytes, struct device
     size_t element = dtype_bytes(packed->dtype), first = 0, second = 0;
     if (dev->tiles != NULL) {
         first = panels_elements(w->n_out, w->n_in) * element;
-        second = panels_elements(w->n_in, w->n_out) * element;
-        packed->forward = (struct panels_matrix){w->n_in, w->n_out, (uint16_t *)memory};
-        packed->back = (struct panels_matrix){w->n_out, w->n_in, NULL};
-        if (memory != NULL)
-            packed->back.panels = (uint16_t *)(memory + first);
+        packed->tiles = (struct panels_matrix){w->n_in, w->n_out, (uint16_t *)memory};
     } else {
         int64_t panel = dev->kernels->panel;
         first = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
@@ -91,7 +87,7 @@ static void panels_fill(struct device *dev, const struct weight *w, const struct
         pack_panel(dev, w, packed, j, ops__scratch(dev, omp_get_thread_num(), scratch_bytes));
 }
 
-/* Both directions for the native products, from the source or from a rounded copy of it. */
+/* For the native products, from the source or from a rounded copy of it. */
 static enum status native_fill(struct device *dev, const struct weight *w, const struct packed_weight *packed,
                                struct err *err)
 {
@@ -110,8 +106,7 @@ static enum status native_fill(struct device *dev, const struct weight *w, const
         }
         rows = rounded;
     }
-    cpu__panels_pack(dev, &packed->forward, rows, k, true);
-    cpu__panels_pack(dev, &packed->back, rows, k, false);
+    cpu__panels_pack(dev, &packed->tiles, rows);
     ops__release(dev, rounded);
     return ST_OK;
 }
@@ -166,7 +161,7 @@ void cpu__linear(struct device *dev, float *y, int64_t ldy, const float *x, int6
     if (n_tokens <= 0)
         return;
     if (dev->tiles != NULL) {
-        cpu__panels_product(dev, y, ldy, x, ldx, n_tokens, &packed->forward, accumulate);
+        cpu__panels_product(dev, y, ldy, x, ldx, n_tokens, &packed->tiles, false, accumulate);
         return;
     }
     struct product p = {.m = n_tokens, .n = w->n_out, .k = w->n_in, .a_k = 1, .c = y, .ldc = ldy, .alpha = 1};
@@ -185,7 +180,7 @@ void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *
     if (n_tokens <= 0)
         return;
     if (dev->tiles != NULL) {
-        cpu__panels_product(dev, dx, lddx, dy, lddy, n_tokens, &packed->back, accumulate);
+        cpu__panels_product(dev, dx, lddx, dy, lddy, n_tokens, &packed->tiles, true, accumulate);
         return;
     }
     struct product p = {

@@ -52,16 +52,6 @@ static inline pairs column_pairs(const float *even, int64_t ld, int64_t n, int64
     return interleave((__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
-static inline pairs column_pairs_bf16(const uint16_t *even, int64_t ld, int64_t n, int64_t k)
-{
-    if (k <= 0 || n <= 0)
-        return _mm512_setzero_si512();
-    __m256i low = _mm256_maskz_loadu_epi16(mask16(n), even), high = _mm256_setzero_si256();
-    if (k > 1)
-        high = _mm256_maskz_loadu_epi16(mask16(n), even + ld);
-    return interleave(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
-}
-
 static inline pairs row_pairs_bf16(const uint16_t *x, int64_t k)
 {
     __mmask32 mask = k >= 32 ? 0xffffffffu : k <= 0 ? 0 : (1u << k) - 1;
@@ -156,16 +146,6 @@ void tiles__pack_right_turned(uint16_t *panel, const float *x, int64_t ld, int64
         }
 }
 
-void tiles__copy_right(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k)
-{
-    for (int64_t l = 0; l < tiles_steps(k) * STEP; l += 2) {
-        uint16_t *to = panel + l / STEP * STEP_ELEMENTS + l % STEP / 2 * STEP;
-        const uint16_t *from = x + l * ld;
-        _mm512_store_si512(to, column_pairs_bf16(from, ld, n, k - l));
-        _mm512_store_si512(to + TILE_ELEMENTS, column_pairs_bf16(from + TILE, ld, n - TILE, k - l));
-    }
-}
-
 void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k)
 {
     for (int64_t s = 0; s < tiles_steps(k); s++)
@@ -180,6 +160,43 @@ void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, in
             }
             store_transposed(panel + s * STEP_ELEMENTS + half * TILE_ELEMENTS, r);
         }
+}
+
+/* Eight rows of pairs of terms become eight rows of pairs of columns. First the pairs of two columns
+ * side by side, (c, l) (c, l + 1) (c + 1, l) (c + 1, l + 1), become (c, l) (c + 1, l) (c, l + 1) (c + 1, l +
+ * 1), 64 bits that stay together; then 8 x 8 of those are transposed. */
+static inline void turn_rows(uint16_t *to, const uint16_t *from)
+{
+    const __m512i order =
+        _mm512_set_epi64(0x0f0e0b0a0d0c0908, 0x0706030205040100, 0x0f0e0b0a0d0c0908, 0x0706030205040100,
+                         0x0f0e0b0a0d0c0908, 0x0706030205040100, 0x0f0e0b0a0d0c0908, 0x0706030205040100);
+    pairs t[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        pairs even = _mm512_shuffle_epi8(_mm512_load_si512(from + 2 * i * STEP), order);
+        pairs odd = _mm512_shuffle_epi8(_mm512_load_si512(from + (2 * i + 1) * STEP), order);
+        t[2 * i] = _mm512_unpacklo_epi64(even, odd);
+        t[2 * i + 1] = _mm512_unpackhi_epi64(even, odd);
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        pairs a = _mm512_shuffle_i32x4(t[h], t[2 + h], 0x88), b = _mm512_shuffle_i32x4(t[h], t[2 + h], 0xdd);
+        pairs d = _mm512_shuffle_i32x4(t[4 + h], t[6 + h], 0x88),
+              e = _mm512_shuffle_i32x4(t[4 + h], t[6 + h], 0xdd);
+        _mm512_store_si512(to + h * STEP, _mm512_shuffle_i32x4(a, d, 0x88));
+        _mm512_store_si512(to + (2 + h) * STEP, _mm512_shuffle_i32x4(b, e, 0x88));
+        _mm512_store_si512(to + (4 + h) * STEP, _mm512_shuffle_i32x4(a, d, 0xdd));
+        _mm512_store_si512(to + (6 + h) * STEP, _mm512_shuffle_i32x4(b, e, 0xdd));
+    }
+}
+
+void tiles__turn_right(uint16_t *to, const uint16_t *from)
+{
+    enum { HALF = TILE / 2 * STEP }; /* eight of the sixteen rows of a tile */
+    for (int columns = 0; columns < 2; columns++)
+        for (int terms = 0; terms < 2; terms++)
+            turn_rows(to + terms * TILE_ELEMENTS + columns * HALF,
+                      from + columns * TILE_ELEMENTS + terms * HALF);
 }
 
 #endif

@@ -13,8 +13,8 @@ void tiles__pack_left(uint16_t *panel, const float *x, int64_t ld, int64_t n, in
 void tiles__pack_left_turned(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
 void tiles__pack_right(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
 void tiles__pack_right_turned(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
-void tiles__copy_right(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
 void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
+void tiles__turn_right(uint16_t *to, const uint16_t *from);
 
 void tiles__softmax(uint16_t *left, float *lse, float *sum, const float *scores, int64_t ld,
                     const uint32_t *seen, int64_t n_panels, int rows, float scale);

@@ -15,7 +15,7 @@ static void nothing(void)
 #define PACKING                                                                                              \
     .pack_left = tiles__pack_left, .pack_left_turned = tiles__pack_left_turned,                              \
     .pack_right = tiles__pack_right, .pack_right_turned = tiles__pack_right_turned,                          \
-    .copy_right = tiles__copy_right, .copy_right_turned = tiles__copy_right_turned,                          \
+    .copy_right_turned = tiles__copy_right_turned, .turn_right = tiles__turn_right,                          \
     .softmax = tiles__softmax, .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots,             \
     .divide_rows = tiles__divide_rows
 

@@ -72,9 +72,10 @@ struct tiles {
     void (*pack_left_turned)(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
     void (*pack_right)(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
     void (*pack_right_turned)(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
-    /* Right panels from bfloat16 rows, as they are. */
-    void (*copy_right)(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
+    /* right_turned from bfloat16 rows, as they are. */
     void (*copy_right_turned)(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
+    /* One step of a right panel with terms and columns exchanged: element (l, j) becomes (j, l). */
+    void (*turn_right)(uint16_t *to, const uint16_t *from);
 
     /* Attention between its products. Everything in float32 until it is rounded into a panel; a row's bits
      * depend on the row alone.
