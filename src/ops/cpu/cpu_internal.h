@@ -28,10 +28,11 @@ static inline int64_t cpu_blocks(int64_t n, int64_t block)
 /* Where the right operand [k, n] of a product lies. */
 enum right_kind {
     RIGHT_ROWS,        /* float32 [k, ld] */
-    RIGHT_ROWS_BF16,   /* bfloat16 [k, ld] */
     RIGHT_COLS,        /* float32 [n, ld], to be transposed */
     RIGHT_PANELS,      /* float32, packed: panel j begins at j * k * panel */
     RIGHT_PANELS_BF16, /* the same in bfloat16 */
+    RIGHT_TURNED,      /* panels of the transposed operand: panel j, of terms, begins at j * n * panel */
+    RIGHT_TURNED_BF16,
 };
 struct right {
     enum right_kind kind;

@@ -10,7 +10,8 @@ enum {
     ROW_STEP = 12,    /* rows of most tiles */
     FEW_ROWS = 128,   /* with fewer rows a thread, threads share panels out, so that each is fetched once */
     DIRECT_ROWS = 48, /* with at most so many rows a panel that lies in rows is not worth copying */
-    SMALL = 64        /* columns or terms of a right operand that is packed whole */
+    WIDEST_PANEL = 64,
+    SMALL = 64 /* columns or terms of a right operand that is packed whole */
 };
 
 /* Length of the blocks that k is cut into: nearly equal, a function of k alone. */
@@ -18,6 +19,24 @@ static int64_t k_block(int64_t k)
 {
     int64_t n_blocks = cpu_blocks(k, K_BLOCK);
     return n_blocks <= 1 ? k : cpu_blocks(cpu_blocks(k, n_blocks), 16) * 16;
+}
+
+/* Terms [l, l + count) of panel j out of panels of the transposed operand, block by block. */
+static void turn_panels(const struct kernels *kernels, const struct right *b, int64_t n, int64_t j, int64_t l,
+                        int64_t count, float *buffer)
+{
+    float widened[WIDEST_PANEL * WIDEST_PANEL];
+    const int64_t panel = kernels->panel, first = j * panel, columns = cpu_min(n - first, panel);
+    for (int64_t at = l, terms; at < l + count; at += terms) {
+        const int64_t skip = at % panel, block = (at / panel * n + first) * panel;
+        const float *source = (const float *)b->data + block;
+        terms = cpu_min(panel - skip, l + count - at);
+        if (b->kind == RIGHT_TURNED_BF16) {
+            kernels->from_bf16(widened, (const uint16_t *)b->data + block, columns * panel);
+            source = widened;
+        }
+        kernels->transpose(buffer + (at - l) * panel, panel, source + skip, panel, columns, terms);
+    }
 }
 
 /* Makes terms [l, l + count) of panel j addressable as rows: in place, or packed into buffer. A product of
@@ -39,9 +58,9 @@ static const float *right_panel(const struct device *dev, const struct right *b,
         kernels->transpose(buffer, *ld, (const float *)b->data + j * panel * b->ld + l, b->ld, columns,
                            count);
         return buffer;
-    case RIGHT_ROWS_BF16:
-        kernels->pack_rows_bf16(buffer, (const uint16_t *)b->data + l * b->ld + j * panel, b->ld, count,
-                                columns);
+    case RIGHT_TURNED:
+    case RIGHT_TURNED_BF16:
+        turn_panels(kernels, b, n, j, l, count, buffer);
         return buffer;
     case RIGHT_ROWS:
         break;

@@ -1,10 +1,10 @@
 /* Frozen weights: packed once, multiplied in both directions. The packed form lies in memory of the caller,
  * who may share it among processes; only pointers and layouts are each process's own.
  *
- * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the rows of W as they stand at the source.
- * Both are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic) and
- * are widened panel by panel, in the cache. Where bfloat16 is multiplied natively, W^T stands in panels of
- * tiles instead, which serve both directions (panels.h), and nothing is widened. */
+ * y = x W^T reads panels [n_in][panel] of W^T; dx = dy W reads the same panels, turned block by block in the
+ * cache. They are kept in bfloat16 where the source or the compute mode is bfloat16 (half the memory traffic)
+ * and are widened panel by panel, in the cache. Where bfloat16 is multiplied natively, W^T stands in panels
+ * of tiles instead, which serve both directions too (panels.h), and nothing is widened. */
 #include "weights.h"
 #include "cpu_internal.h"
 #include "panels.h"
@@ -26,21 +26,16 @@ static size_t align64(size_t n)
 static void lay_out(struct packed_weight *packed, size_t *n_bytes, struct device *dev, const struct weight *w,
                     char *memory)
 {
-    *packed = (struct packed_weight){.dtype = packed_dtype(dev, w->dtype), .rows = w->data};
-    size_t element = dtype_bytes(packed->dtype), first = 0, second = 0;
+    *packed = (struct packed_weight){.dtype = packed_dtype(dev, w->dtype)};
+    size_t element = dtype_bytes(packed->dtype);
     if (dev->tiles != NULL) {
-        first = panels_elements(w->n_out, w->n_in) * element;
+        *n_bytes = panels_elements(w->n_out, w->n_in) * element;
         packed->tiles = (struct panels_matrix){w->n_in, w->n_out, (uint16_t *)memory};
     } else {
         int64_t panel = dev->kernels->panel;
-        first = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
-        if (w->dtype != packed->dtype)
-            second = align64((size_t)(w->n_out * w->n_in) * element);
+        *n_bytes = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
         packed->panels = memory;
-        if (second > 0 && memory != NULL)
-            packed->rows = packed->own_rows = memory + first;
     }
-    *n_bytes = first + second;
 }
 
 enum status cpu__weight_bytes(struct device *dev, size_t *n_bytes, int64_t n_out, int64_t n_in,
@@ -62,7 +57,7 @@ static void convert(struct device *dev, enum dtype dtype, void *to, const float 
         dtype_from_f32(DT_F32, from, to, (size_t)n);
 }
 
-/* One panel: `panel` rows of W, turned; the rows copy on the way. scratch holds 2 * panel * n_in floats. */
+/* One panel: `panel` rows of W, turned. scratch holds 2 * panel * n_in floats. */
 static void pack_panel(struct device *dev, const struct weight *w, const struct packed_weight *packed,
                        int64_t j, float *scratch)
 {
@@ -73,11 +68,9 @@ static void pack_panel(struct device *dev, const struct weight *w, const struct 
         ops__weight_row(w, first + i, scratch + i * k);
     dev->kernels->pack_cols(turned, scratch, k, k, n);
     convert(dev, packed->dtype, (char *)packed->panels + first * k * element, turned, k * panel);
-    if (packed->own_rows != NULL)
-        convert(dev, packed->dtype, (char *)packed->own_rows + first * k * element, scratch, n * k);
 }
 
-/* Panels of all columns, and the copy of the rows where there is one. */
+/* Panels of all columns. */
 static void panels_fill(struct device *dev, const struct weight *w, const struct packed_weight *packed)
 {
     int64_t panel = dev->kernels->panel, n_panels = cpu_blocks(w->n_out, panel);
@@ -127,7 +120,7 @@ enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memo
         status = native_fill(dev, w, packed, err);
     else if (fill)
         panels_fill(dev, w, packed);
-    w->source_unused = status == ST_OK && (dev->tiles != NULL || packed->own_rows != NULL);
+    w->source_unused = status == ST_OK;
     if (status != ST_OK)
         cpu__weight_release(dev, w);
     return status;
@@ -188,7 +181,7 @@ void cpu__linear_back(struct device *dev, float *dx, int64_t lddx, const float *
     p.a_row = lddy;
     p.a = operand(dev, dy, &p.a_row, n_tokens, w->n_out);
     p.beta = accumulate ? 1 : 0;
-    struct right right = {.kind = packed->dtype == DT_BF16 ? RIGHT_ROWS_BF16 : RIGHT_ROWS, .ld = w->n_in};
-    right.data = packed->rows;
+    struct right right = {.kind = packed->dtype == DT_BF16 ? RIGHT_TURNED_BF16 : RIGHT_TURNED};
+    right.data = packed->panels;
     cpu__product(dev, &p, &right);
 }

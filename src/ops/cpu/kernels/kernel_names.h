@@ -15,7 +15,6 @@
 
 void KERNEL(gemm)(const struct product *p);
 void KERNEL(pack_rows)(float *dst, const float *src, int64_t ld, int64_t k, int64_t n);
-void KERNEL(pack_rows_bf16)(float *dst, const uint16_t *src, int64_t ld, int64_t k, int64_t n);
 void KERNEL(pack_cols)(float *dst, const float *src, int64_t ld, int64_t k, int64_t n);
 void KERNEL(transpose)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows, int64_t n);
 void KERNEL(from_bf16)(float *dst, const uint16_t *src, int64_t n);

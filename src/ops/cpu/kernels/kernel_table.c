@@ -12,7 +12,6 @@ const struct kernels KERNEL(kernels) = {
 #endif
     .gemm = KERNEL(gemm),
     .pack_rows = KERNEL(pack_rows),
-    .pack_rows_bf16 = KERNEL(pack_rows_bf16),
     .pack_cols = KERNEL(pack_cols),
     .transpose = KERNEL(transpose),
     .from_bf16 = KERNEL(from_bf16),

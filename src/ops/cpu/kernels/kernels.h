@@ -33,7 +33,6 @@ struct kernels {
     /* Panel [k][panel] from n <= panel columns; the columns behind n are zeroed. rows: source [k, ld]; cols:
      * source [n, ld], transposed. */
     void (*pack_rows)(float *dst, const float *src, int64_t ld, int64_t k, int64_t n);
-    void (*pack_rows_bf16)(float *dst, const uint16_t *src, int64_t ld, int64_t k, int64_t n);
     void (*pack_cols)(float *dst, const float *src, int64_t ld, int64_t k, int64_t n);
     /* dst[j * ld_dst + i] = src[i * ld_src + j] for i < rows, j < n. */
     void (*transpose)(float *dst, int64_t ld_dst, const float *src, int64_t ld_src, int64_t rows, int64_t n);

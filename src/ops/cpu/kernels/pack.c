@@ -31,51 +31,55 @@ void KERNEL(from_bf16)(float *dst, const uint16_t *src, int64_t n)
         dst[i] = bits_float((int32_t)((uint32_t)src[i] << 16));
 }
 
-void KERNEL(pack_rows_bf16)(float *dst, const uint16_t *src, int64_t ld, int64_t k, int64_t n)
-{
-    for (int64_t l = 0; l < k; l++, dst += PANEL, src += ld) {
-        if (n == PANEL)
-            for (int64_t j = 0; j < PANEL; j++)
-                dst[j] = bits_float((int32_t)((uint32_t)src[j] << 16));
-        else
-            for (int64_t j = 0; j < PANEL; j++)
-                dst[j] = j < n ? bf16_to_f32(src[j]) : 0;
-    }
-}
-
-enum { BLOCK = 16 };
-
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVX2__)
+#ifdef __AVX512F__
+enum { BLOCK = 16, LEVELS = 4 };
 typedef float block_row __attribute__((vector_size(64)));
 typedef int32_t block_index __attribute__((vector_size(64)));
+#define LOW_HALVES                                                                                           \
+    {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},                                                \
+        {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},                                          \
+        {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},                                          \
+    {                                                                                                        \
+        0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30                                            \
+    }
+#else
+enum { BLOCK = 8, LEVELS = 3 };
+typedef float block_row __attribute__((vector_size(32)));
+typedef int32_t block_index __attribute__((vector_size(32)));
+#define LOW_HALVES                                                                                           \
+    {0, 1, 2, 3, 8, 9, 10, 11}, {0, 1, 8, 9, 4, 5, 12, 13},                                                  \
+    {                                                                                                        \
+        0, 8, 2, 10, 4, 12, 6, 14                                                                            \
+    }
+#endif
 
-/* A full block: 16 rows are read whole, then written as 16 columns. The shuffles swap halves, quarters, pairs
- * and single elements between rows 8, 4, 2 and 1 apart. */
+/* A full block: its rows are read whole, then written as columns. The shuffles swap halves, quarters and so
+ * on down to single elements between rows that are as far apart. */
 static inline __attribute__((always_inline)) void transpose_block(float *dst, int64_t ld_dst,
                                                                   const float *src, int64_t ld_src)
 {
-    static const block_index low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-                                      {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-                                      {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-                                      {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
+    static const block_index low[] = {LOW_HALVES};
     block_row row[BLOCK];
 #pragma GCC unroll 16
     for (int i = 0; i < BLOCK; i++)
         memcpy(&row[i], src + i * ld_src, sizeof row[i]);
 #pragma GCC unroll 4
-    for (int level = 0; level < 4; level++)
+    for (int level = 0; level < LEVELS; level++)
 #pragma GCC unroll 16
         for (int i = 0; i < BLOCK; i++)
-            if ((i & (8 >> level)) == 0) {
-                block_row a = row[i], b = row[i + (8 >> level)];
+            if ((i & (BLOCK / 2 >> level)) == 0) {
+                const int apart = BLOCK / 2 >> level;
+                block_row a = row[i], b = row[i + apart];
                 row[i] = __builtin_shuffle(a, b, low[level]);
-                row[i + (8 >> level)] = __builtin_shuffle(a, b, low[level] + (8 >> level));
+                row[i + apart] = __builtin_shuffle(a, b, low[level] + apart);
             }
 #pragma GCC unroll 16
     for (int i = 0; i < BLOCK; i++)
         memcpy(dst + i * ld_dst, &row[i], sizeof row[i]);
 }
 #else
+enum { BLOCK = 16 };
 static inline void transpose_block(float *dst, int64_t ld_dst, const float *src, int64_t ld_src)
 {
     for (int j = 0; j < BLOCK; j++)
