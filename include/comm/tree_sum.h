@@ -23,6 +23,9 @@ enum status tree_sum_open(struct tree_sum **out, const struct comm *c, int64_t n
                           struct err *err);
 void tree_sum_close(struct tree_sum *ts);
 void tree_sum_reset(struct tree_sum *ts); /* a new sum begins; memory is kept */
+/* A new sum begins, of leaves of n_values floats, the same on all ranks. Memory only grows; ST_ENV when it is
+ * short, ts is then as after tree_sum_reset. Not collective. */
+enum status tree_sum_resize(struct tree_sum *ts, int64_t n_values, struct err *err);
 /* The zeroed vector for the next leaf of this rank's range; owned by ts until pushed. */
 float *tree_sum_leaf(struct tree_sum *ts);
 void tree_sum_push(struct tree_sum *ts); /* adds that leaf to the partial sums */

@@ -28,16 +28,22 @@ void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, in
 enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
                        int32_t max_tokens, bool share_prefix, struct err *err);
 
+/* How many tokens all of a step's rows begin with (none of them, nor any before, with a target, and each row
+ * goes on behind them): the stem of all its sequences. 0 where it is too short to be worth its own way back,
+ * and where a shard would be without rows. */
+int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards);
+
 /* Facts of a step that every rank needs, and its shards: rank 0 writes one message a rank. */
 struct step_head {
     int64_t step;
     int64_t n_labels;         /* targets of the whole global batch: the divisor of the loss */
     int64_t n_rows, n_tokens; /* of the whole batch, shared prefixes counted in each row */
+    int32_t n_stem;           /* see step_stem; 0: none, or not to be used */
 };
 enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards,
                        int32_t n_shards, struct err *err);
 /* *shards is owned by the caller (shard_release each, free). Sizes, segments, positions and counts are
- * checked; ST_DEFECT for a message that is not whole. */
+ * checked, and that all sequences begin with the same stem; ST_DEFECT for a message that is not whole. */
 enum status step_read(const struct buf *in, struct step_head *head, struct shard **shards, int32_t *n_shards,
                       struct err *err);
 

@@ -30,6 +30,7 @@ void model_expect(struct model *m, int64_t n_tokens);
 void model_set_budget(struct model *m, size_t n_bytes);
 /* Whether model_loss may take over what it computed for the sequence before (the start; see there). */
 void model_set_reuse(struct model *m, bool reuse);
+const struct arch *model_arch(const struct model *m);
 /* V: rows of the head with the new ones. */
 int64_t model_vocab(const struct model *m);
 /* The trainable values used from now on: device memory [params->n_values], borrowed. To be called again
@@ -44,6 +45,21 @@ void model_set_values(struct model *m, const float *values);
  * Not collective. ST_ENV when memory is short, ST_INPUT when an id is out of range. */
 enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
                        double *loss_sum, float *token_loss, struct err *err);
+/* A stem: tokens that several sequences begin with, before their first labels. What flows back into it
+ * through its keys and values can be added up over the sequences first, so that the way back goes through it
+ * once. model_loss_above is model_loss, but for the stem's part of the gradient: in place of that, the
+ * gradients of its keys and values are added to the model_stem_values floats behind grad's n_values.
+ * model_stem_back adds to grad's n_values the stem's part of all that was put there. ids [n_stem] are its
+ * tokens. Not collective; ST_DEFECT for a stem that seq does not begin with or that is all of it, else as
+ * model_loss. */
+enum status model_loss_above(struct model *m, const struct packed *seq, int64_t n_stem, float grad_scale,
+                             float *grad, double *loss_sum, float *token_loss, struct err *err);
+enum status model_stem_back(struct model *m, const int32_t *ids, int64_t n_stem, float *grad,
+                            struct err *err);
+static inline int64_t model_stem_values(const struct arch *a, int64_t n_stem)
+{
+    return n_stem * a->n_layers * 2 * a->n_kv_heads * a->head_dim;
+}
 /* Logits of all positions, host [T, V]. For comparison and small models. */
 enum status model_logits(struct model *m, const struct packed *seq, float *logits, struct err *err);
 

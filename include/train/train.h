@@ -106,6 +106,7 @@ struct train_load {
     int64_t max_steps;        /* of the whole stage */
     int64_t n_steps;          /* counted here */
     int64_t n_rows, n_tokens; /* shared prefixes counted in each row */
+    int64_t longest_stem;     /* tokens; 0: no step has a stem */
     struct model_load shared, apart;
 };
 /* Tokens of the longest sequence that an evaluation of the pack runs; 0 without evaluation rows. Rank 0. */
@@ -123,9 +124,10 @@ struct train_memory {
     size_t sums;      /* partial sums over the virtual shards */
     size_t save_copy; /* while a checkpoint is written; rank 0 */
 };
-/* ST_USAGE for more ranks than shards. Not collective. */
-enum status train_memory(struct train_memory *out, const struct params *p, int32_t virtual_shards,
-                         int world_size, int rank, struct err *err);
+/* n_stem_values: of the longest stem (model_stem_values). ST_USAGE for more ranks than shards. Not
+ * collective. */
+enum status train_memory(struct train_memory *out, const struct params *p, int64_t n_stem_values,
+                         int32_t virtual_shards, int world_size, int rank, struct err *err);
 
 /* One step that train_measure made; clock_s times of this rank. */
 struct train_step {

@@ -53,7 +53,7 @@ static enum status time_rows(double *seconds, struct model_load *load, const str
     *load = (struct model_load){0};
     TRY(shard_make(&shard, rows->items, rows->n_rows, 0, STAGE_PACK_TOKENS, share, err));
     for (int32_t i = 0; i < shard.n_sequences; i++)
-        model_load_add(load, &shard.sequences[i], NULL, &s->arch, &s->params);
+        model_load_add(load, &shard.sequences[i], NULL, 0, &s->arch, &s->params);
     model_set_reuse(m, false);                   /* or only the first pass would run its prefixes */
     enum status st = pass(m, &shard, grad, err); /* makes room and what else is made once */
     for (int i = 0; i < REPEATS && st == ST_OK; i++) {

@@ -54,12 +54,14 @@ static bool put_work(json_t *j, const struct bench_result *r, const struct optio
                          "vocabulary", (json_int_t)model_vocab(s->model), "new_rows",
                          (json_int_t)s->params.n_new, "trained_values", (json_int_t)s->params.n_values)) &&
            put(j, "work",
-               json_pack("{s:i, s:b, s:b, s:f, s:f, s:f, s:f, s:f, s:I}", "stage", (int)t->stage,
+               json_pack("{s:i, s:b, s:b, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "stage", (int)t->stage,
                          "share_prefix", t->share_prefix, "space_tokens", o->space_tokens, "rows_a_step",
                          (double)l->n_rows / n, "tokens_a_step", (double)l->n_tokens / n,
                          "computed_tokens_a_step", (double)run->n_tokens / n, "labels_a_step",
                          (double)run->n_labels / n, "sequences_a_step", (double)run->n_sequences / n,
-                         "longest_sequence", (json_int_t)run->longest));
+                         "longest_sequence", (json_int_t)run->longest, "tokens_left_out_forward_a_step",
+                         (double)run->n_kept / n, "tokens_left_out_backward_a_step",
+                         (double)run->n_stem / n));
 }
 
 static bool put_speed(json_t *j, const struct bench_result *r)

@@ -133,6 +133,7 @@ static enum status plan_stage(void *user, const struct stage_ready *stage, struc
     const struct model_load *run = stage->options->share_prefix ? &load.shared : &load.apart;
     q.train_longest = run->longest;
     q.n_positions = run->n_positions;
+    q.stem = stage->options->share_prefix ? load.longest_stem : 0;
     TRY(memory_plan_make(&m, stage, &q, err));
     TRY(add_stage(p, stage, &load, err));
     print_memory(&m, p);

@@ -136,7 +136,8 @@ enum status memory_plan_make(struct memory_plan *out, const struct stage_ready *
 {
     const struct assembly *s = stage->model;
     *out = (struct memory_plan){.program = q->program, .rank0_extra = q->rank0_extra};
-    TRY(train_memory(&out->train, &s->params, stage->options->virtual_shards, q->n_ranks, 0, err));
+    TRY(train_memory(&out->train, &s->params, model_stem_values(&s->arch, q->stem),
+                     stage->options->virtual_shards, q->n_ranks, 0, err));
     TRY(weight_bytes(out, s, stage->model_dir, err));
     TRY(workspace(out, s, q, err));
     add_up(out, s->model, q);

@@ -30,11 +30,11 @@ struct memory_plan {
 
 struct memory_question {
     int64_t train_longest, eval_longest; /* tokens of the longest sequence; 0: no evaluation */
-    int64_t n_positions;
-    int n_ranks, n_local; /* in all; on the host of rank 0 */
-    size_t program;       /* resident before anything was opened: program and libraries */
-    size_t rank0_extra;   /* tokenizer, data set, pack, on rank 0 */
-    int64_t limit;        /* bytes of a host's ranks together */
+    int64_t n_positions, stem;           /* stem: tokens of the longest one */
+    int n_ranks, n_local;                /* in all; on the host of rank 0 */
+    size_t program;                      /* resident before anything was opened: program and libraries */
+    size_t rank0_extra;                  /* tokenizer, data set, pack, on rank 0 */
+    int64_t limit;                       /* bytes of a host's ranks together */
 };
 
 /* The model needs no weights, its directory is read for the size of its files; the limit's budget is set on

@@ -85,6 +85,7 @@ static enum status find_share(struct share *out, const struct stage_ready *stage
     const struct model_load *run = stage->options->share_prefix ? &load.shared : &load.apart;
     q->train_longest = run->longest;
     q->n_positions = run->n_positions;
+    q->stem = stage->options->share_prefix ? load.longest_stem : 0;
     TRY(tightest(&plan, stage, q, all, err));
     *out = (struct share){run->longest, memory_plan_budget(&plan, q->limit, q->n_local)};
     return ST_OK;

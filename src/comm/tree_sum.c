@@ -6,7 +6,7 @@
 #include <string.h>
 
 struct tree_sum {
-    int64_t n_values;
+    int64_t n_values, capacity; /* floats of a leaf; how many there is room for */
     int n_leaves, world_size, rank;
     struct operands own, all;
     int n_rounds;         /* the most whole nodes that a rank has */
@@ -47,6 +47,29 @@ static void *array(size_t n, size_t m, size_t each, struct err *err)
     return p;
 }
 
+/* Stack and inbox for leaves of n_values floats, in place of those there are. */
+static enum status vectors_alloc(struct tree_sum *ts, int64_t n_values, struct err *err)
+{
+    int64_t first, end;
+    tree__slice(n_values, ts->world_size, ts->rank, &first, &end);
+    int n_others = ts->all.n - n_nodes_of(ts, ts->rank), height = tree__height(&ts->own);
+    float *stack = array((size_t)height, (size_t)n_values, sizeof(float), err);
+    float *inbox = array((size_t)n_others, (size_t)(end - first), sizeof(float), err);
+    if (stack == NULL || inbox == NULL) {
+        free(stack);
+        free(inbox);
+        return ST_ENV;
+    }
+    free(ts->stack);
+    free(ts->inbox);
+    ts->stack = stack;
+    ts->inbox = inbox;
+    ts->n_values = ts->capacity = n_values;
+    ts->n_bytes =
+        ((size_t)height * (size_t)n_values + (size_t)n_others * (size_t)(end - first)) * sizeof(float);
+    return ST_OK;
+}
+
 static enum status tree_sum_alloc(struct tree_sum *ts, struct err *err)
 {
     TRY(tree__own(&ts->own, ts->n_leaves, ts->world_size, ts->rank, err));
@@ -55,21 +78,15 @@ static enum status tree_sum_alloc(struct tree_sum *ts, struct err *err)
         int n = n_nodes_of(ts, r);
         ts->n_rounds = n > ts->n_rounds ? n : ts->n_rounds;
     }
-    int64_t first, end;
-    tree__slice(ts->n_values, ts->world_size, ts->rank, &first, &end);
-    int n_others = ts->all.n - n_nodes_of(ts, ts->rank), height = tree__height(&ts->own);
+    TRY(vectors_alloc(ts, ts->n_values, err));
     size_t w = (size_t)ts->world_size;
-    ts->stack = array((size_t)height, (size_t)ts->n_values, sizeof(float), err);
-    ts->inbox = array((size_t)n_others, (size_t)(end - first), sizeof(float), err);
-    ts->n_bytes =
-        ((size_t)height * (size_t)ts->n_values + (size_t)n_others * (size_t)(end - first)) * sizeof(float);
     ts->parts = array((size_t)ts->all.n, 1, sizeof *ts->parts, err);
     ts->send = array(w, 1, sizeof *ts->send, err);
     ts->recv = array(w, 1, sizeof *ts->recv, err);
     ts->send_bytes = array(w, 1, sizeof *ts->send_bytes, err);
     ts->recv_bytes = array(w, 1, sizeof *ts->recv_bytes, err);
-    if (ts->stack == NULL || ts->inbox == NULL || ts->parts == NULL || ts->send == NULL || ts->recv == NULL ||
-        ts->send_bytes == NULL || ts->recv_bytes == NULL)
+    if (ts->parts == NULL || ts->send == NULL || ts->recv == NULL || ts->send_bytes == NULL ||
+        ts->recv_bytes == NULL)
         return ST_ENV;
     return ST_OK;
 }
@@ -121,6 +138,17 @@ void tree_sum_close(struct tree_sum *ts)
 void tree_sum_reset(struct tree_sum *ts)
 {
     ts->n_pushed = ts->height = 0;
+}
+
+enum status tree_sum_resize(struct tree_sum *ts, int64_t n_values, struct err *err)
+{
+    tree_sum_reset(ts);
+    if (n_values < 0)
+        return err_set(err, ST_DEFECT, "a sum of leaves of %lld values", (long long)n_values);
+    if (n_values > ts->capacity)
+        return vectors_alloc(ts, n_values, err);
+    ts->n_values = n_values;
+    return ST_OK;
 }
 
 float *tree_sum_leaf(struct tree_sum *ts)

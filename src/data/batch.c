@@ -6,6 +6,8 @@
 
 /* Sharing fewer tokens than this costs more in bookkeeping than it saves. */
 #define SHARE_MIN 4
+/* A stem has its own walk through all layers, which costs about as much as that of some dozen tokens. */
+#define STEM_MIN 32
 
 /* A run of tokens: a leaf is what a row has alone, any other node is common to all rows below it. */
 struct node {
@@ -202,6 +204,21 @@ static enum status tree_place(struct tree *tree, struct packed *p, int32_t row_b
             place_node(p, tree, &tree->nodes[chain[depth]], row_base);
     }
     return ST_OK;
+}
+
+int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards)
+{
+    if (n_rows < n_shards || n_rows < 2)
+        return 0;
+    int32_t n = row_share_end(&rows[0]);
+    for (int32_t i = 1; i < n_rows; i++) {
+        int32_t end = row_share_end(&rows[i]), t = 0;
+        n = n < end ? n : end;
+        while (t < n && rows[i].ids[t] == rows[0].ids[t])
+            t++;
+        n = t;
+    }
+    return n < STEM_MIN ? 0 : n;
 }
 
 void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end)

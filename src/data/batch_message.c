@@ -3,12 +3,12 @@
 #include "data/batch.h"
 #include <stdlib.h>
 
-#define MESSAGE_MAGIC 0x31534d53u /* "SMS1" */
+#define MESSAGE_MAGIC 0x32534d53u /* "SMS2" */
 
 struct message_head {
     uint32_t magic;
     int32_t n_shards;
-    int64_t step, n_labels, n_rows, n_tokens;
+    int64_t step, n_labels, n_rows, n_tokens, n_stem;
 };
 struct sequence_head {
     int32_t n_tokens, n_segments, n_labels;
@@ -28,8 +28,8 @@ static enum status packed_write(struct buf *out, const struct packed *p, struct 
 enum status step_write(struct buf *out, const struct step_head *head, const struct shard *shards,
                        int32_t n_shards, struct err *err)
 {
-    struct message_head m = {MESSAGE_MAGIC,  n_shards,     head->step,
-                             head->n_labels, head->n_rows, head->n_tokens};
+    struct message_head m = {MESSAGE_MAGIC, n_shards,       head->step,  head->n_labels,
+                             head->n_rows,  head->n_tokens, head->n_stem};
     TRY(buf_append(out, &m, sizeof m, err));
     for (int32_t s = 0; s < n_shards; s++) {
         TRY(buf_append(out, &shards[s].n_sequences, sizeof shards[s].n_sequences, err));
@@ -123,6 +123,25 @@ static enum status shard_read(struct buf_reader *r, struct shard *s, struct err 
     return ST_OK;
 }
 
+/* The first n_stem tokens of all sequences: those of the first one, in a row of their own, without labels. */
+static enum status stem_check(const struct shard *shards, int32_t n_shards, int64_t n_stem, struct err *err)
+{
+    const int32_t *ids = NULL;
+    if (n_stem < 0 || n_stem > INT32_MAX)
+        return bad_message(err, "the length of the stem");
+    for (int32_t s = 0; s < n_shards; s++)
+        for (int32_t i = 0; i < shards[s].n_sequences; i++) {
+            const struct packed *p = &shards[s].sequences[i];
+            if (n_stem > 0 && n_stem > p->segments[0].n_tokens - (p->n_segments == 1))
+                return bad_message(err, "a sequence is shorter than the stem");
+            ids = ids ? ids : p->ids;
+            for (int64_t t = 0; t < n_stem; t++)
+                if (p->ids[t] != ids[t] || p->targets[t] >= 0)
+                    return bad_message(err, "a sequence begins without the stem");
+        }
+    return ST_OK;
+}
+
 enum status step_read(const struct buf *in, struct step_head *head, struct shard **shards, int32_t *n_shards,
                       struct err *err)
 {
@@ -143,13 +162,15 @@ enum status step_read(const struct buf *in, struct step_head *head, struct shard
         status = shard_read(&r, &list[s], err);
     if (status == ST_OK && r.at != r.n_bytes)
         status = bad_message(err, "something follows its end");
+    if (status == ST_OK)
+        status = stem_check(list, m.n_shards, m.n_stem, err);
     if (status != ST_OK) {
         for (int32_t s = 0; s < m.n_shards; s++)
             shard_release(&list[s]);
         free(list);
         return status;
     }
-    *head = (struct step_head){m.step, m.n_labels, m.n_rows, m.n_tokens};
+    *head = (struct step_head){m.step, m.n_labels, m.n_rows, m.n_tokens, (int32_t)m.n_stem};
     *shards = list;
     *n_shards = m.n_shards;
     return ST_OK;

@@ -2,10 +2,11 @@
 #include "model/cost.h"
 
 void model_load_add(struct model_load *l, const struct packed *seq, const struct packed *before,
-                    const struct arch *a, const struct params *p)
+                    int64_t n_stem, const struct arch *a, const struct params *p)
 {
     const int64_t n_kept = before ? model_common(before, seq) : 0;
     l->n_kept += n_kept;
+    l->n_stem += n_stem;
     l->n_sequences++;
     l->n_tokens += seq->n_tokens;
     l->n_labels += seq->n_labels;
@@ -20,8 +21,21 @@ void model_load_add(struct model_load *l, const struct packed *seq, const struct
         l->window_pairs += (double)near;
         l->kept_pairs += t < n_kept ? (double)seen : 0;
         l->kept_window_pairs += t < n_kept ? (double)near : 0;
+        l->stem_pairs += t < n_stem ? (double)seen : 0;
+        l->stem_window_pairs += t < n_stem ? (double)near : 0;
         l->label_pairs += seq->targets[t] >= 0 ? (double)seen : 0;
         l->label_window_pairs += seq->targets[t] >= 0 ? (double)near : 0;
+        l->n_new += t >= n_stem && seq->ids[t] >= p->new_first && seq->ids[t] < p->new_first + p->n_new;
+    }
+}
+
+void model_load_stem(struct model_load *l, const struct packed *seq, int64_t n_stem, const struct arch *a,
+                     const struct params *p)
+{
+    l->n_stem -= n_stem;
+    for (int64_t t = 0; t < n_stem; t++) {
+        l->stem_pairs -= (double)(t + 1);
+        l->stem_window_pairs -= (double)(a->window > 0 && t + 1 > a->window ? a->window : t + 1);
         l->n_new += seq->ids[t] >= p->new_first && seq->ids[t] < p->new_first + p->n_new;
     }
 }
@@ -33,18 +47,20 @@ static void projection_flops(struct model_flops *out, const struct arch *a, cons
     bool reads_input = proj == PROJ_Q || proj == PROJ_K || proj == PROJ_V;
     int64_t n_out, n_in;
     proj_shape(a, proj, &n_out, &n_in);
-    /* Tokens whose output is read, those that run on the way up, and those whose input gradient is read. */
+    /* Tokens whose output is read, those that run on the way up and down, and those whose input gradient is
+     * read. */
     bool wanted = last && proj != PROJ_K && proj != PROJ_V;
     double n = (double)(wanted ? l->n_labels : l->n_tokens);
     double n_up = wanted ? n : n - (double)l->n_kept;
-    double n_back = first && reads_input && (double)l->n_new < n ? (double)l->n_new : n;
+    double n_down = wanted ? n : n - (double)l->n_stem;
+    double n_back = first && reads_input && (double)l->n_new < n_down ? (double)l->n_new : n_down;
     out->projections += 2.0 * (double)(n_out * n_in) * (n_up + n_back);
     if (!p->index_lora || p->index_lora[layer][proj] < 0)
         return;
     /* Forward u = A x, B u; backward dB, du, dA and the input's gradient. */
     double r = p->lora.r;
     out->lora +=
-        2 * r * ((double)(n_out + n_in) * n_up + (double)(2 * n_out + n_in) * n + (double)n_in * n_back);
+        2 * r * ((double)(n_out + n_in) * n_up + (double)(2 * n_out + n_in) * n_down + (double)n_in * n_back);
 }
 
 static void layer_flops(struct model_flops *out, const struct arch *a, const struct params *p,
@@ -54,12 +70,13 @@ static void layer_flops(struct model_flops *out, const struct arch *a, const str
         projection_flops(out, a, p, l, layer, (enum proj)i);
     double pairs = a->sliding[layer] ? l->window_pairs : l->pairs;
     double kept = a->sliding[layer] ? l->kept_window_pairs : l->kept_pairs;
+    double stem = a->sliding[layer] ? l->stem_window_pairs : l->stem_pairs;
     if (layer == a->n_layers - 1) {
         pairs = a->sliding[layer] ? l->label_window_pairs : l->label_pairs;
-        kept = 0;
+        kept = stem = 0;
     }
     /* Scores and values forward; gradients of values, of probabilities, of queries and of keys backward. */
-    out->attention += 2.0 * (2 * (pairs - kept) + 4 * pairs) * a->n_q_heads * a->head_dim;
+    out->attention += 2.0 * (2 * (pairs - kept) + 4 * (pairs - stem)) * a->n_q_heads * a->head_dim;
 }
 
 void model_flops(struct model_flops *out, const struct arch *a, const struct params *p,

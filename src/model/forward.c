@@ -76,8 +76,7 @@ static float *from(float *x, int64_t row, int64_t width)
     return x ? x + row * width : NULL;
 }
 
-/* s from token `kept` on, and from row `first` on behind keys and values. */
-static struct layer_acts acts_from(const struct model *m, struct layer_acts s, int64_t kept, int64_t first)
+struct layer_acts model__acts_from(const struct model *m, struct layer_acts s, int64_t kept, int64_t first)
 {
     const struct arch *a = m->a;
     int64_t h = a->hidden, qd = (int64_t)a->n_q_heads * a->head_dim,
@@ -112,7 +111,8 @@ static struct work work_of(struct model *m, int32_t layer, int64_t t, int64_t ke
     const struct layer_acts *s = &m->layers[layer];
     const bool all = n_wanted == ALL_TOKENS;
     float *norm = m->norm + kept * m->a->hidden;
-    struct work w = {.tokens = t, .kept = kept, .kv_norm = norm, .s = acts_from(m, *s, kept, all ? kept : 0)};
+    struct work w = {
+        .tokens = t, .kept = kept, .kv_norm = norm, .s = model__acts_from(m, *s, kept, all ? kept : 0)};
     model__attn_norm(m, layer, norm, w.s.x_in, w.s.inv1, t - kept);
     if (all) {
         w.rows = t - kept;
@@ -163,7 +163,9 @@ static void attention_block(struct model *m, int32_t layer, const struct work *w
     m->ops->rope(m->dev, s->k, n_kv, a->n_kv_heads, a->head_dim, m->positions + w->kept, table, false);
     if (hook)
         kv_cache__store(hook->cache, hook, layer, s->k, s->v, w->tokens);
-    if (hook && hook->which) {
+    if (w->rows == 0) {
+        return;
+    } else if (hook && hook->which) {
         kv_cache__attend(hook->cache, hook, layer, s->attn, s->q, w->tokens);
     } else {
         struct attention_shape own = *shape;
@@ -196,6 +198,8 @@ static void layer_forward(struct model *m, int32_t layer, float *x_out, int64_t 
     const int64_t n = w.rows;
 
     attention_block(m, layer, &w, shape, hook);
+    if (n == 0) /* keys and values were all */
+        return;
     struct projection out = model__projection(m, s, layer, PROJ_O);
     branch_into(&out, s->x_mid, w.x, s->o, lw->post_attn_norm);
     m->ops->project(m->dev, &out, 1, s->attn, n); /* [n, H] */

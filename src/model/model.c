@@ -77,6 +77,11 @@ void model_set_reuse(struct model *m, bool reuse)
     m->apart = !reuse;
 }
 
+const struct arch *model_arch(const struct model *m)
+{
+    return m->a;
+}
+
 int64_t model_vocab(const struct model *m)
 {
     return m->v_rows;
@@ -135,8 +140,25 @@ static struct attention_shape shape_of(const struct model *m, const struct packe
 enum status model_loss(struct model *m, const struct packed *seq, float grad_scale, float *grad,
                        double *loss_sum, float *token_loss, struct err *err)
 {
+    return model_loss_above(m, seq, 0, grad_scale, grad, loss_sum, token_loss, err);
+}
+
+static enum status check_stem(const struct packed *seq, int64_t n_stem, struct err *err)
+{
+    if (n_stem < 0 || n_stem >= seq->n_tokens)
+        return err_set(err, ST_DEFECT, "a stem of %lld of %d tokens", (long long)n_stem, seq->n_tokens);
+    for (int64_t t = 0; t < n_stem; t++)
+        if (seq->targets[t] >= 0 || seq->positions[t] != t)
+            return err_set(err, ST_DEFECT, "token %lld cannot be of a stem", (long long)t);
+    return ST_OK;
+}
+
+enum status model_loss_above(struct model *m, const struct packed *seq, int64_t n_stem, float grad_scale,
+                             float *grad, double *loss_sum, float *token_loss, struct err *err)
+{
     if (seq->n_tokens < 1)
         return ST_OK;
+    TRY(check_stem(seq, n_stem, err));
     TRY(model__reserve(m, seq->n_tokens, n_positions(seq), grad != NULL, err));
     TRY(model__upload(m, seq, err));
     int64_t n = 0;
@@ -150,8 +172,41 @@ enum status model_loss(struct model *m, const struct packed *seq, float grad_sca
     model__forward(m, seq->n_tokens, model__kept(m, seq), &shape, NULL, n);
     model__keep(m, seq);
     model__head_loss(m, seq, n, grad_scale, grad, loss_sum, token_loss);
-    if (grad)
-        model__backward(m, seq->n_tokens, &shape, n, grad);
+    if (grad) {
+        struct way_back back = {.n_tokens = seq->n_tokens, .shape = &shape, .n_wanted = n, .grad = grad};
+        back.n_stem = n_stem;
+        back.stem = grad + m->p->n_values;
+        model__backward(m, &back);
+    }
+    m->ops->sync(m->dev);
+    return ST_OK;
+}
+
+enum status model_stem_back(struct model *m, const int32_t *ids, int64_t n_stem, float *grad, struct err *err)
+{
+    if (n_stem < 1)
+        return ST_OK;
+    TRY(model__reserve(m, n_stem, n_stem, true, err));
+    for (int64_t t = 0; t < n_stem; t++)
+        m->host_ints[t] = -1;
+    struct segment whole = {.n_tokens = (int32_t)n_stem, .parent = -1, .row = -1};
+    struct packed seq = {.n_tokens = (int32_t)n_stem,
+                         .n_segments = 1,
+                         .ids = (int32_t *)ids,
+                         .positions = m->host_all,
+                         .targets = m->host_ints,
+                         .segments = &whole};
+    struct attention_shape shape = shape_of(m, &seq);
+    int64_t n_kept = model__kept(m, &seq);
+    TRY(model__upload(m, &seq, err));
+    if (n_kept < n_stem) { /* this rank had no sequence with them, or not the memory for all layers */
+        model__forward(m, n_stem, n_kept, &shape, NULL, 0);
+        model__keep(m, &seq);
+    }
+    struct way_back back = {.n_tokens = n_stem, .shape = &shape, .grad = grad};
+    back.n_stem = n_stem;
+    back.stem = grad + m->p->n_values;
+    model__backward(m, &back);
     m->ops->sync(m->dev);
     return ST_OK;
 }

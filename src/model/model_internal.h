@@ -100,10 +100,22 @@ void model__mlp_norm(struct model *m, int32_t layer, float *norm, const float *x
 /* Fills layer_acts of a layer below m->n_again, for its way back; the layer above must be done with. */
 void model__layer_again(struct model *m, int32_t layer, int64_t n_tokens,
                         const struct attention_shape *shape);
-/* From m->head_dx = d loss / d x_out [n_wanted, H] (used up) to the gradient of every parameter below the
- * head. */
-void model__backward(struct model *m, int64_t n_tokens, const struct attention_shape *shape, int64_t n_wanted,
-                     float *grad);
+/* s from token `kept` on, and from row `first` on behind keys and values. */
+struct layer_acts model__acts_from(const struct model *m, struct layer_acts s, int64_t kept, int64_t first);
+
+/* What a walk down begins with and goes through. */
+struct way_back {
+    int64_t n_tokens;
+    const struct attention_shape *shape;
+    int64_t n_wanted; /* m->head_dx [n_wanted, H] = d loss / d x_out, used up; 0: nothing comes from there */
+    float *grad;      /* what is added to: the gradient of every parameter below the head */
+    /* Gradients of the keys and values of the first n_stem tokens, as attention leaves them: [L][2][n_stem][K
+     * D]. A sequence adds to them and follows them no further (the walk goes through its other tokens alone);
+     * with n_tokens == n_stem they come in from above. */
+    float *stem;
+    int64_t n_stem;
+};
+void model__backward(struct model *m, const struct way_back *b);
 
 /* Logits of rows x [n, H] (already normed) into m->logits [n, V], n <= chunk. */
 void model__head_logits(struct model *m, const float *x, int64_t n);

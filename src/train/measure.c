@@ -3,18 +3,32 @@
 #include "util/clock.h"
 #include <stdlib.h>
 
-/* Counts the sequences that are run, those with labels. *last: the one before where prefixes are shared, then
- * the last one. */
-static void count_shard(struct model_load *load, const struct shard *shard, bool share,
-                        const struct packed **last, const struct arch *a, const struct params *p)
+/* What a rank does with its rows. */
+struct counting {
+    struct train_load *out;
+    const struct params *params;
+    bool share;
+    int64_t n_stem;
+    struct shard before;       /* the last shard with labels */
+    const struct packed *last; /* its last sequence that was run; NULL: none yet, or nothing is shared */
+};
+
+/* Counts the sequences that are run, those with labels. Takes the shard. */
+static void count_shard(struct counting *n, struct shard *shard)
 {
+    struct model_load *load = n->share ? &n->out->shared : &n->out->apart;
+    const struct packed *last = n->last;
     for (int32_t i = 0; i < shard->n_sequences; i++) {
         if (shard->sequences[i].n_labels == 0)
             continue;
-        model_load_add(load, &shard->sequences[i], *last, a, p);
-        if (share)
-            *last = &shard->sequences[i];
+        model_load_add(load, &shard->sequences[i], last, n->n_stem, n->out->arch, n->params);
+        if (n->share)
+            last = &shard->sequences[i];
     }
+    shard_release(last != n->last ? &n->before : shard);
+    if (last != n->last)
+        n->before = *shard;
+    n->last = last;
 }
 
 /* One step's rows as the shards of a rank, which come one after the other; counted and dropped. */
@@ -22,28 +36,26 @@ static enum status count_rank(struct train_load *out, const struct train_context
                               const struct train_options *o, const struct rows *rows, int rank, bool share,
                               struct err *err)
 {
-    struct shard before = {0}; /* the last one with labels */
-    const struct packed *last = NULL;
+    struct counting n = {.out = out, .params = c->params, .share = share};
     enum status st = ST_OK;
     int s, end_shard;
+    if (share)
+        n.n_stem = step_stem(rows->items, (int32_t)rows->n, o->virtual_shards);
     tree_sum_range(o->virtual_shards, c->comm->world_size, rank, &s, &end_shard);
     for (; s < end_shard && st == ST_OK; s++) {
         struct shard shard = {0};
-        const struct packed *seen = last;
         int32_t first, end;
         shard_range((int32_t)rows->n, o->virtual_shards, s, &first, &end);
         if (first == end)
             continue;
         st = shard_make(&shard, rows->items + first, end - first, first, o->max_pack_tokens, share, err);
-        if (st != ST_OK)
-            break;
-        count_shard(share ? &out->shared : &out->apart, &shard, share, &seen, out->arch, c->params);
-        shard_release(seen != last ? &before : &shard);
-        if (seen != last)
-            before = shard;
-        last = seen;
+        if (st == ST_OK)
+            count_shard(&n, &shard);
     }
-    shard_release(&before);
+    if (n.last != NULL)
+        model_load_stem(&out->shared, n.last, n.n_stem, out->arch, c->params);
+    out->longest_stem = n.n_stem > out->longest_stem ? n.n_stem : out->longest_stem;
+    shard_release(&n.before);
     return st;
 }
 
@@ -122,17 +134,18 @@ enum status train_count_eval(int64_t *longest, const struct train_context *c, co
     return st;
 }
 
-enum status train_memory(struct train_memory *out, const struct params *p, int32_t virtual_shards,
-                         int world_size, int rank, struct err *err)
+enum status train_memory(struct train_memory *out, const struct params *p, int64_t n_stem_values,
+                         int32_t virtual_shards, int world_size, int rank, struct err *err)
 {
     const size_t n_bytes = (size_t)p->n_values * sizeof(float);
+    const int64_t n_sums = p->n_values + n_stem_values;
     /* The sums are laid out by numbers of ranks alone. */
     struct comm of_size = {.world_size = world_size, .rank = rank};
     struct tree_sum *sum = NULL;
-    TRY(tree_sum_open(&sum, &of_size, p->n_values, virtual_shards, err));
+    TRY(tree_sum_open(&sum, &of_size, n_sums, virtual_shards, err));
     *out = (struct train_memory){.values = n_bytes,
                                  .moments = 2 * n_bytes,
-                                 .gradient = n_bytes,
+                                 .gradient = (size_t)n_sums * sizeof(float),
                                  .sums = tree_sum_memory(sum),
                                  .save_copy = rank == 0 ? 3 * n_bytes : 0};
     tree_sum_close(sum);

@@ -65,6 +65,8 @@ static enum status make(struct messages *m, int64_t step, struct err *err)
     TRY(rows__read(&m->rows, m->pack, PACK_TRAIN, m->index, n_rows, err));
     struct step_head head = {.step = step, .n_rows = n_rows, .n_tokens = m->rows.n_tokens};
     TRY(shards_make(m, n_rows, &head, err));
+    if (m->share_prefix && head.n_labels > 0)
+        head.n_stem = step_stem(m->rows.items, n_rows, m->n_shards);
     for (int r = 0; r < m->world_size; r++) {
         int first, end;
         tree_sum_range(m->n_shards, m->world_size, r, &first, &end);

@@ -41,22 +41,43 @@ static enum status check_options(const struct train_options *o, struct err *err)
     return ST_OK;
 }
 
+/* Begins a step's sums: those of the gradient, and of what flows into its stem. */
+static enum status make_room(struct trainer *t, int64_t n_stem, struct err *err)
+{
+    const struct train_context *c = t->c;
+    const bool on_host = train__on_host(c->ops);
+    t->n_sums = c->params->n_values + model_stem_values(model_arch(c->model), n_stem);
+    TRY(tree_sum_resize(t->sum, t->n_sums, err));
+    if (t->total != NULL && t->n_sums <= t->n_room)
+        return ST_OK;
+    const size_t n_bytes = (size_t)t->n_sums * sizeof(float);
+    float *total = aligned_alloc(64, (n_bytes + 63) / 64 * 64 + 64);
+    float *grad = on_host ? NULL : c->ops->alloc(c->dev, n_bytes);
+    if (total == NULL || (grad == NULL && !on_host)) {
+        free(total);
+        return err_memory(err, "the gradient", n_bytes);
+    }
+    free(t->total);
+    if (t->grad != NULL)
+        c->ops->release(c->dev, t->grad);
+    t->total = total;
+    t->grad = grad;
+    t->n_room = t->n_sums;
+    return ST_OK;
+}
+
 /* Memory of the step; on a host device the total is the gradient and leaves are written in place. */
 static enum status trainer_alloc(struct trainer *t, struct err *err)
 {
     const struct train_context *c = t->c;
-    size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
     int first, end;
     tree_sum_range(t->o->virtual_shards, c->comm->world_size, c->comm->rank, &first, &end);
     TRY(optimizer__open(&t->optimizer, c->ops, c->dev, c->params, err));
     TRY(tree_sum_open(&t->sum, c->comm, c->params->n_values, t->o->virtual_shards, err));
-    t->total = aligned_alloc(64, (n_bytes + 63) / 64 * 64 + 64);
     t->shards = calloc((size_t)(end - first) * N_SHARD_NUMBERS + 1, sizeof *t->shards);
-    if (!train__on_host(c->ops))
-        t->grad = c->ops->alloc(c->dev, n_bytes);
-    if (t->total == NULL || t->shards == NULL || (t->grad == NULL && !train__on_host(c->ops)))
-        return err_memory(err, "the gradient", n_bytes);
-    return ST_OK;
+    if (t->shards == NULL)
+        return err_memory(err, "numbers of the shards", 0);
+    return make_room(t, 0, err);
 }
 
 enum status trainer__open(struct trainer *t, const struct train_context *c, const struct train_options *o,
@@ -118,11 +139,12 @@ static enum status hand_out(struct trainer *t, struct step_result *r, struct sha
 }
 
 /* Forward and backward of a shard's sequences: its gradient is pushed, its loss sum goes into *loss. */
-static enum status run_shard(struct trainer *t, const struct shard *s, int64_t n_labels, double *loss,
-                             bool *stopped, struct err *err)
+static enum status run_shard(struct trainer *t, const struct shard *s, const struct step_head *head,
+                             double *loss, bool *stopped, struct err *err)
 {
     const struct train_context *c = t->c;
-    const size_t n_bytes = (size_t)c->params->n_values * sizeof(float);
+    const size_t n_bytes = (size_t)t->n_sums * sizeof(float);
+    const int64_t n_labels = head->n_labels;
     float *leaf = tree_sum_leaf(t->sum), *grad = t->grad != NULL ? t->grad : leaf;
     if (t->grad != NULL)
         c->ops->zero(c->dev, t->grad, n_bytes);
@@ -132,7 +154,8 @@ static enum status run_shard(struct trainer *t, const struct shard *s, int64_t n
         *stopped = *stopped || train__stop_asked(t->o->deadline_s);
         if (*stopped)
             return ST_OK;
-        TRY(model_loss(c->model, &s->sequences[i], (float)(1.0 / (double)n_labels), grad, loss, NULL, err));
+        TRY(model_loss_above(c->model, &s->sequences[i], head->n_stem, (float)(1.0 / (double)n_labels), grad,
+                             loss, NULL, err));
     }
     c->ops->sync(c->dev);
     if (t->grad != NULL)
@@ -142,8 +165,8 @@ static enum status run_shard(struct trainer *t, const struct shard *s, int64_t n
 }
 
 /* All own shards; numbers[N_SHARD_NUMBERS] gets the sums over all ranks. */
-static enum status run_shards(struct trainer *t, enum status st, int64_t n_labels, const struct shard *shards,
-                              int32_t n_shards, double *numbers, struct err *err)
+static enum status run_shards(struct trainer *t, enum status st, const struct step_head *head,
+                              const struct shard *shards, int32_t n_shards, double *numbers, struct err *err)
 {
     struct comm *comm = t->c->comm;
     int first, end;
@@ -152,9 +175,10 @@ static enum status run_shards(struct trainer *t, enum status st, int64_t n_label
     if (st == ST_OK && n_shards != end - first)
         st = err_set(err, ST_DEFECT, "%d shards came, %d expected", n_shards, end - first);
     memset(t->shards, 0, (size_t)(end - first) * N_SHARD_NUMBERS * sizeof *t->shards);
-    tree_sum_reset(t->sum);
+    if (st == ST_OK)
+        st = make_room(t, head->n_stem, err);
     for (int32_t s = 0; s < end - first && st == ST_OK && !stopped; s++)
-        st = run_shard(t, &shards[s], n_labels, &t->shards[s * N_SHARD_NUMBERS + SHARD_LOSS], &stopped, err);
+        st = run_shard(t, &shards[s], head, &t->shards[s * N_SHARD_NUMBERS + SHARD_LOSS], &stopped, err);
     if (st != ST_OK)
         err_where(err, "step %lld", (long long)t->step + 1);
     t->shards[SHARD_FAILED] = st != ST_OK;
@@ -175,15 +199,28 @@ static enum status check_finite(const struct trainer *t, const char *what, doubl
                     "a longer warm-up, or compute=float32, and look at the rows of this step");
 }
 
-static enum status update(struct trainer *t, struct step_result *r, struct err *err)
+/* The gradient of all shards, on the device. What flowed into the step's stem goes on through the stem here,
+ * once and on every rank, to the same bits. */
+static enum status total_gradient(struct trainer *t, const int32_t *stem, int32_t n_stem, float **grad,
+                                  struct err *err)
 {
     const struct train_context *c = t->c;
-    const float *grad = t->total;
+    *grad = t->total;
     TRY(tree_sum_finish(t->sum, c->comm, t->total, err));
     if (t->grad != NULL) {
-        c->ops->upload(c->dev, t->grad, t->total, (size_t)c->params->n_values * sizeof(float));
-        grad = t->grad;
+        c->ops->upload(c->dev, t->grad, t->total, (size_t)t->n_sums * sizeof(float));
+        *grad = t->grad;
     }
+    if (n_stem == 0)
+        return ST_OK;
+    return comm_agree(c->comm, model_stem_back(c->model, stem, n_stem, *grad, err), err);
+}
+
+static enum status update(struct trainer *t, struct step_result *r, const int32_t *stem, struct err *err)
+{
+    const struct train_context *c = t->c;
+    float *grad;
+    TRY(total_gradient(t, stem, r->head.n_stem, &grad, err));
     float norm = optimizer__norm(&t->optimizer, grad);
     TRY(check_finite(t, "norm of the gradient", norm, err));
     r->grad_norm = norm;
@@ -203,24 +240,27 @@ static void say_no_labels(struct trainer *t)
     t->said_no_labels = true;
 }
 
-enum status trainer__step(struct trainer *t, struct step_result *r, struct err *err)
+/* Of any sequence: all begin with it, and every rank has some where there is a stem. */
+static const int32_t *stem_of(const struct shard *shards, int32_t n_shards)
 {
-    double start_s = clock_s(), numbers[N_SHARD_NUMBERS];
-    struct shard *shards = NULL;
-    int32_t n_shards = 0;
-    memset(r, 0, sizeof *r);
-    enum status st = hand_out(t, r, &shards, &n_shards, err);
-    /* An empty message was agreed on; any other failure to read one is this rank's alone so far. */
-    if (st != ST_OK && t->inbox.n_bytes == 0)
-        return st;
+    for (int32_t s = 0; s < n_shards; s++)
+        if (shards[s].n_sequences > 0)
+            return shards[s].sequences[0].ids;
+    return NULL;
+}
+
+/* From the rows in hand to new values. */
+static enum status step_run(struct trainer *t, enum status st, struct step_result *r,
+                            const struct shard *shards, int32_t n_shards, struct err *err)
+{
+    double numbers[N_SHARD_NUMBERS];
     if (st == ST_OK && r->head.step != t->step)
         st = err_set(err, ST_DEFECT, "step %lld came, %lld expected", (long long)r->head.step,
                      (long long)t->step);
-    st = run_shards(t, st, r->head.n_labels, shards, n_shards, numbers, err);
-    for (int32_t s = 0; s < n_shards; s++)
-        shard_release(&shards[s]);
-    free(shards);
-    TRY(st);
+    const int32_t *stem = stem_of(shards, n_shards);
+    if (st == ST_OK && r->head.n_stem > 0 && stem == NULL)
+        st = err_set(err, ST_DEFECT, "a stem came without a sequence");
+    TRY(run_shards(t, st, &r->head, shards, n_shards, numbers, err));
     r->stopped = numbers[SHARD_STOP] > 0;
     if (r->stopped)
         return ST_OK;
@@ -228,7 +268,23 @@ enum status trainer__step(struct trainer *t, struct step_result *r, struct err *
         say_no_labels(t);
     r->loss = r->head.n_labels > 0 ? numbers[SHARD_LOSS] / (double)r->head.n_labels : 0;
     TRY(check_finite(t, "loss", r->loss, err));
-    TRY(update(t, r, err));
+    return update(t, r, stem, err);
+}
+
+enum status trainer__step(struct trainer *t, struct step_result *r, struct err *err)
+{
+    double start_s = clock_s();
+    struct shard *shards = NULL;
+    int32_t n_shards = 0;
+    memset(r, 0, sizeof *r);
+    enum status st = hand_out(t, r, &shards, &n_shards, err);
+    /* An empty message was agreed on; any other failure to read one is this rank's alone so far. */
+    if (st != ST_OK && t->inbox.n_bytes == 0)
+        return st;
+    st = step_run(t, st, r, shards, n_shards, err);
+    for (int32_t s = 0; s < n_shards; s++)
+        shard_release(&shards[s]);
+    free(shards);
     r->seconds = clock_s() - start_s;
-    return ST_OK;
+    return st;
 }

@@ -76,7 +76,9 @@ struct trainer {
     struct buf inbox;
     struct tree_sum *sum;
     struct optimizer optimizer;
-    float *total;   /* host [n_values]: the summed gradient */
+    int64_t n_sums; /* floats that the step at hand adds up: n_values, then those of its stem */
+    int64_t n_room; /* there is room for in total and grad */
+    float *total;   /* host [n_sums]: the summed gradient */
     float *grad;    /* device: of a shard, then the total; NULL when train__on_host */
     double *shards; /* what each own shard brings, see step.c */
     int64_t step, warmup_steps;

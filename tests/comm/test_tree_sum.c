@@ -157,14 +157,17 @@ static void test_one_rank(void **state)
     struct tree_sum *ts;
     assert_int_equal(comm_open_self(&c, &err), ST_OK);
     assert_int_equal(tree_sum_open(&ts, &c, MAX_VALUES, 13, &err), ST_OK);
-    float *total = malloc(MAX_VALUES * sizeof *total);
+    float *total = malloc(2 * MAX_VALUES * sizeof *total);
     assert_non_null(total);
-    for (int round = 0; round < 2; round++) {
-        tree_sum_reset(ts);
+    /* Shorter, as long, longer than there was room for, and shorter again. */
+    static const int64_t sizes[] = {MAX_VALUES, MAX_VALUES / 3, MAX_VALUES, 2 * MAX_VALUES, 5};
+    for (int round = 0; round < 5; round++) {
+        const int64_t n = sizes[round];
+        assert_int_equal(tree_sum_resize(ts, n, &err), ST_OK);
         for (int l = 0; l < 13; l++) {
             float *leaf = tree_sum_leaf(ts);
             assert_non_null(leaf);
-            for (int64_t i = 0; i < MAX_VALUES; i++) {
+            for (int64_t i = 0; i < n; i++) {
                 assert_true(leaf[i] == 0);
                 leaf[i] += leaf_value(l, i);
             }
@@ -175,9 +178,13 @@ static void test_one_rank(void **state)
         }
         assert_null(tree_sum_leaf(ts));
         assert_int_equal(tree_sum_finish(ts, &c, total, &err), ST_OK);
-        for (int64_t i = 0; i < MAX_VALUES; i++)
+        for (int64_t i = 0; i < n; i++)
             assert_true(total[i] == plain(0, 13, i));
     }
+    struct err memory = ERR_INIT, negative = ERR_INIT;
+    assert_int_equal(tree_sum_resize(ts, INT64_MAX / 2, &memory), ST_ENV);
+    assert_int_equal(tree_sum_resize(ts, -1, &negative), ST_DEFECT);
+    assert_non_null(tree_sum_leaf(ts)); /* still good */
     assert_int_equal(tree_sum_bytes_sent(ts), 0);
     free(total);
     tree_sum_close(ts);

@@ -255,6 +255,69 @@ static void empty_rows_and_bounds_are_refused(void **unused)
     assert_int_equal(shard_make(&s, r.row, 1, 0, 10, true, &err), ST_INPUT);
 }
 
+static void stems_are_found(void **unused)
+{
+    enum { N = 6, LENGTH = 60 };
+    static int32_t ids[N][LENGTH], labels[N][LENGTH];
+    struct batch_row rows[N];
+    for (int i = 0; i < N; i++) {
+        rows[i] = (struct batch_row){ids[i], labels[i], LENGTH - i};
+        for (int t = 0; t < LENGTH; t++) {
+            ids[i][t] = t < 50 ? t : 100 * i + t;
+            labels[i][t] = t < 50 ? -100 : ids[i][t];
+        }
+    }
+    /* Token 49 has token 50 as its target. */
+    assert_int_equal(step_stem(rows, N, 6), 49);
+    assert_int_equal(step_stem(rows, N, 7), 0); /* a shard would be empty */
+    assert_int_equal(step_stem(rows, 1, 1), 0);
+    assert_int_equal(step_stem(rows, 0, 0), 0);
+    ids[3][40] = 7;
+    assert_int_equal(step_stem(rows, N, 2), 40);
+    assert_int_equal(step_stem(rows, 3, 2), 49);
+    labels[5][36] = 3;
+    assert_int_equal(step_stem(rows, N, 2), 35);
+    rows[4].n_tokens = 34; /* its last token stays its own */
+    assert_int_equal(step_stem(rows, N, 2), 33);
+    ids[1][31] = 99; /* too short to be worth it */
+    assert_int_equal(step_stem(rows, N, 2), 0);
+}
+
+static void stems_are_checked(void **unused)
+{
+    int32_t ids[6] = {1, 2, 3, 1, 2, 4}, positions[3] = {0, 1, 2}, targets[3] = {-1, -1, -1};
+    struct segment whole = {0, 3, -1, 0};
+    struct packed p[2] = {{3, 1, 0, ids, positions, targets, &whole},
+                          {3, 1, 0, ids + 3, positions, targets, &whole}};
+    struct shard shards[2] = {{&p[0], 1}, {&p[1], 1}}, *back;
+    static const struct {
+        int32_t n_stem;
+        enum status status;
+    } rows[] = {{0, ST_OK}, {1, ST_OK}, {2, ST_OK}, {3, ST_DEFECT}, {4, ST_DEFECT}, {-1, ST_DEFECT}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int change = 0; change < 3; change++) {
+            struct buf text = BUF_INIT;
+            struct err err = ERR_INIT;
+            struct step_head head = {.n_rows = 2, .n_tokens = 6, .n_stem = rows[i].n_stem}, got;
+            int32_t n;
+            ids[4] = change == 1 ? 7 : 2; /* the second sequence begins otherwise */
+            targets[0] = change == 2 ? 5 : -1;
+            p[0].n_labels = p[1].n_labels = change == 2;
+            assert_int_equal(step_write(&text, &head, shards, 2, &err), ST_OK);
+            enum status want = rows[i].status;
+            if ((change == 1 && rows[i].n_stem > 1) || (change == 2 && rows[i].n_stem > 0))
+                want = ST_DEFECT;
+            assert_int_equal(step_read(&text, &got, &back, &n, &err), want);
+            if (want == ST_OK) {
+                assert_int_equal(got.n_stem, rows[i].n_stem);
+                shard_release(&back[0]);
+                shard_release(&back[1]);
+                free(back);
+            }
+            buf_release(&text);
+        }
+}
+
 static void message_of(struct buf *out, struct shard shards[2], struct step_head *head)
 {
     static struct rows r;
@@ -352,6 +415,8 @@ int main(void)
         cmocka_unit_test(ranges_cover_all_rows),
         cmocka_unit_test(empty_rows_and_bounds_are_refused),
         cmocka_unit_test(steps_survive_their_message),
+        cmocka_unit_test(stems_are_found),
+        cmocka_unit_test(stems_are_checked),
         cmocka_unit_test(damaged_messages_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

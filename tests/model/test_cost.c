@@ -20,7 +20,7 @@ enum { H = 16, I = 24, Q = 16, K = 8, V = 44, NEW = 8, R = 2, L = 3 };
 static void count(struct model_load *load, const struct tiny *t, const struct packed *seq)
 {
     *load = (struct model_load){0};
-    model_load_add(load, seq, NULL, &t->arch, &t->params);
+    model_load_add(load, seq, NULL, 0, &t->arch, &t->params);
 }
 
 static void test_load(void **state)

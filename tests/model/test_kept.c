@@ -1,8 +1,8 @@
 /* Activations that are taken over from the sequence before: how many, and that no bit changes for it. */
 #include "model/cost.h"
 #include "model_internal.h"
+#include "prompted.h"
 #include "tiny.h"
-#include "util/rng.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-enum { VOCAB = 40, BASE = 37, NEW = 3, MOST = 200 };
+enum { VOCAB = PROMPTED_VOCAB, BASE = 37, NEW = 3, MOST = PROMPTED_TOKENS };
 
 static const char *const configs[] = {
     "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":4,"
@@ -24,50 +24,13 @@ static const char *const configs[] = {
     "window\":5,\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}",
 };
 
-/* A sequence whose first segment is a prompt, its tokens a function of the prompt's number and their place;
- * then come the rows that hang on it, of the lengths given, each with labels on all but its first token. */
-struct made {
-    struct packed p;
-    int32_t ids[MOST], positions[MOST], targets[MOST];
-    struct segment segments[16];
-};
-
-static int32_t token(uint64_t number, int32_t at)
-{
-    return (int32_t)(rng_u64(number, RNG_TEST, 0, (uint64_t)at) % VOCAB);
-}
-
-static void make(struct made *m, int32_t n_prompt, uint64_t prompt, const int32_t *lengths, int n_rows,
-                 uint64_t rows)
-{
-    m->p = (struct packed){.ids = m->ids, .positions = m->positions, .targets = m->targets};
-    m->p.segments = m->segments;
-    m->segments[m->p.n_segments++] = (struct segment){0, n_prompt, -1, -1};
-    for (int32_t t = 0; t < n_prompt; t++) {
-        m->ids[t] = token(prompt, t);
-        m->positions[t] = t;
-        m->targets[t] = -1;
-    }
-    int32_t at = n_prompt;
-    for (int r = 0; r < n_rows; r++) {
-        m->segments[m->p.n_segments++] = (struct segment){at, lengths[r], 0, r};
-        for (int32_t i = 0; i < lengths[r]; i++, at++) {
-            m->ids[at] = token(rows + (uint64_t)r, i);
-            m->positions[at] = n_prompt + i;
-            m->targets[at] = i > 0 ? token(rows + (uint64_t)r + 100, i) : -1;
-            m->p.n_labels += i > 0;
-        }
-    }
-    m->p.n_tokens = at;
-}
-
 static const int32_t first_lengths[] = {9, 4, 40}, second_lengths[] = {11, 3};
 
 static void test_common(void **state)
 {
-    static struct made a, b;
-    make(&a, 30, 1, first_lengths, 3, 10);
-    make(&b, 30, 1, second_lengths, 2, 20);
+    static struct prompted a, b;
+    prompted_make(&a, 30, 1, first_lengths, 3, 10);
+    prompted_make(&b, 30, 1, second_lengths, 2, 20);
     b.ids[30] = (a.ids[30] + 1) % VOCAB;
     assert_int_equal(model_common(&a.p, &b.p), 30);
     assert_int_equal(model_common(&b.p, &a.p), 30);
@@ -85,11 +48,11 @@ static void test_common(void **state)
     b.targets[8] = 3;
     assert_int_equal(model_common(&a.p, &b.p), 8);
     /* A longer prompt that begins with the shorter one: nothing behind the shorter one's end. */
-    make(&b, 34, 1, second_lengths, 2, 20);
+    prompted_make(&b, 34, 1, second_lengths, 2, 20);
     assert_int_equal(model_common(&a.p, &b.p), 30);
     assert_int_equal(model_common(&b.p, &a.p), 30);
     /* The same tokens, but the row stands on its own. */
-    make(&b, 30, 1, first_lengths, 3, 10);
+    prompted_make(&b, 30, 1, first_lengths, 3, 10);
     assert_int_equal(model_common(&a.p, &b.p), 31);
     b.segments[1].parent = -1;
     assert_int_equal(model_common(&a.p, &b.p), 30);
@@ -105,7 +68,7 @@ struct pass {
     float *grad; /* [n_values] */
 };
 
-static void run(struct tiny *t, const struct made *m, struct pass *p)
+static void run(struct tiny *t, const struct prompted *m, struct pass *p)
 {
     struct err err = ERR_INIT;
     p->loss = 0;
@@ -115,7 +78,7 @@ static void run(struct tiny *t, const struct made *m, struct pass *p)
 }
 
 /* b after a, against b alone; and the loss alone, without a gradient, after a. */
-static void check_pair(struct tiny *t, const struct made *a, const struct made *b, int64_t expected)
+static void check_pair(struct tiny *t, const struct prompted *a, const struct prompted *b, int64_t expected)
 {
     const size_t n_bytes = (size_t)t->params.n_values * sizeof(float);
     struct pass alone = {.grad = malloc(n_bytes)}, after = {.grad = malloc(n_bytes)},
@@ -153,16 +116,16 @@ static void check_pair(struct tiny *t, const struct made *a, const struct made *
 
 static void check_bits(const char *config, const char *ops, enum compute compute)
 {
-    static struct made a, b;
+    static struct prompted a, b;
     struct tiny t;
     tiny_open_compute(&t, compute, ops, config, BASE, NEW, false, 4, 11);
     for (int32_t n_prompt = 1; n_prompt <= 70; n_prompt += 23) {
-        make(&a, n_prompt, 1, first_lengths, 3, 10);
-        make(&b, n_prompt, 1, second_lengths, 2, 20);
+        prompted_make(&a, n_prompt, 1, first_lengths, 3, 10);
+        prompted_make(&b, n_prompt, 1, second_lengths, 2, 20);
         b.ids[n_prompt] = (a.ids[n_prompt] + 1) % VOCAB;
         check_pair(&t, &a, &b, n_prompt);
         check_pair(&t, &b, &a, n_prompt);
-        make(&b, n_prompt + 9, 1, second_lengths, 2, 20); /* the rest of its prompt is a's no more */
+        prompted_make(&b, n_prompt + 9, 1, second_lengths, 2, 20); /* the rest of its prompt is a's no more */
         check_pair(&t, &a, &b, n_prompt);
         check_pair(&t, &b, &a, n_prompt);
     }
@@ -183,13 +146,13 @@ static void test_same_bits(void **state)
  * computed again, or a longer sequence that made it grow. */
 static void test_not_held(void **state)
 {
-    static struct made a, b;
+    static struct prompted a, b;
     struct tiny t;
     struct err err = ERR_INIT;
     tiny_open(&t, "cpu", configs[0], BASE, NEW, false, 4, 11);
     struct pass p = {.grad = malloc((size_t)t.params.n_values * sizeof(float))};
-    make(&a, 30, 1, second_lengths, 2, 10);
-    make(&b, 30, 1, first_lengths, 3, 20);
+    prompted_make(&a, 30, 1, second_lengths, 2, 10);
+    prompted_make(&b, 30, 1, first_lengths, 3, 20);
     float *logits = malloc(MOST * (size_t)model_vocab(t.model) * sizeof *logits);
     assert_true(p.grad && logits);
     run(&t, &a, &p);
