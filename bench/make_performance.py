@@ -15,7 +15,7 @@ import sys
 BUSY = 0.2
 MODELS = {"smollm": "SmolLM2-135M", "qwen": "Qwen3-0.6B's shape"}
 PEERS = {
-    "fastest": "HF fastest: bf16, autocast, new rows alone, compiled, tcmalloc",
+    "fastest": "HF fastest: {numbers}, new rows alone, compiled, tcmalloc",
     "autocast": "HF: bf16, autocast, new rows alone, tcmalloc",
     "upstream": "HF as upstream runs it: float32, embedding and head trained",
     "float32": "HF: float32, new rows alone, tcmalloc",
@@ -72,7 +72,19 @@ def table(head, rows):
     return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in rows), ""]
 
 
-SHARES = {"shared": "prefixes shared", "shared2": "prefixes shared, virtual_shards=2", "apart": "prefixes apart"}
+SHARES = {"shared": "prefixes shared", "apart": "prefixes apart"}
+
+
+def main_numbers(runs):
+    """What bench/run.sh took for the fastest numbers of the machine."""
+    fastest = next((r[-1] for n, r in runs.by_name.items() if re.fullmatch("peer-.*-fastest", n)), None)
+    if fastest:
+        return "bfloat16" if fastest["autocast_bf16"] else "float32"
+    return "bfloat16" if any("-upstream-bfloat16-" in n for n in runs.by_name) else "float32"
+
+
+def peer_words(runs, peer):
+    return PEERS[peer].format(numbers="bf16, autocast" if main_numbers(runs) == "bfloat16" else "float32")
 
 
 def ours_name(model, rows, compute, share, grid):
@@ -94,11 +106,11 @@ def conditions(runs):
 
 def ratios(runs, model, grid):
     """Ours over theirs."""
-    wants = [("upstream", "bfloat16", "shared", "fastest", {"smollm": "8", "qwen": "6"}),
-             ("upstream", "bfloat16", "shared2", "fastest", {"smollm": "8", "qwen": "6"}),
-             ("upstream", "bfloat16", "apart", "fastest", {"smollm": "1.8", "qwen": "1.6"}),
-             ("upstream", "bfloat16", "shared", "autocast", {"smollm": "-", "qwen": "-"}),
-             ("upstream", "bfloat16", "shared", "upstream", {"smollm": "25", "qwen": "20"}),
+    numbers = main_numbers(runs)
+    wants = [("upstream", numbers, "shared", "fastest", {"smollm": "8", "qwen": "6"}),
+             ("upstream", numbers, "apart", "fastest", {"smollm": "1.8", "qwen": "1.6"}),
+             ("upstream", numbers, "shared", "autocast", {"smollm": "-", "qwen": "-"}),
+             ("upstream", numbers, "shared", "upstream", {"smollm": "25", "qwen": "20"}),
              ("upstream", "float32", "shared", "float32", {"smollm": "5", "qwen": "5"}),
              ("upstream", "float32", "apart", "float32", {"smollm": "-", "qwen": "-"})]
     rows = []
@@ -107,14 +119,15 @@ def ratios(runs, model, grid):
         if not (runs.has(mine) and runs.has(theirs)):
             continue
         a, b = rate(runs, mine), rate(runs, theirs)
-        rows.append([f"{compute}, {SHARES[share]}", PEERS[peer], f"{a:.2f}{mark(runs, mine)}",
+        rows.append([f"{compute}, {SHARES[share]}", peer_words(runs, peer), f"{a:.2f}{mark(runs, mine)}",
                      f"{b:.2f}{mark(runs, theirs)}", f"**{a / b:.2f}**", want[model]])
     return table(["ours", "theirs", "ours, examples/s", "theirs", "ratio", "wanted"], rows)
 
 
 def sizes(runs, model, grid):
     """Memory, start-up and checkpoints beside the peer's."""
-    mine, rows = ours_name(model, "upstream", "bfloat16", "shared", grid), []
+    numbers = main_numbers(runs)
+    mine, rows = ours_name(model, "upstream", numbers, "shared", grid), []
     if not runs.has(mine):
         return []
     ours = {"peak memory, GiB": runs.median(mine, lambda r: r["peak_rss_bytes"]) / 2 ** 30,
@@ -136,7 +149,7 @@ def sizes(runs, model, grid):
             else:
                 cells.append("-")
         rows.append(cells + [wants[what]])
-    return table(["", "ours (bf16, shared)", "HF fastest (ratio)", "HF as upstream (ratio)", "wanted"], rows)
+    return table(["", f"ours ({numbers}, shared)", "HF fastest (ratio)", "HF as upstream (ratio)", "wanted"], rows)
 
 
 def every_run(runs, model):
@@ -154,13 +167,14 @@ def every_run(runs, model):
             "peak RSS, GiB", "start to step 1 begun / done, s", "best product, GFLOP/s", "part of bound", "others' CPUs"]
     out = table(head, rows)
     rows = []
-    for peer, words in PEERS.items():
+    for peer in PEERS:
+        words = peer_words(runs, peer)
         name = f"peer-{model}-{peer}"
         if not runs.has(name):
             continue
         r = runs.one(name)
         step = full_step(r)
-        peak = r.get("peak_tflops_mm4096") or {}
+        peak = r.get("peak_tflops_mm4096") or {} # not measured where bfloat16 has no units
         rows.append([words, f"{r['world']}x{r['threads']}", f"{step:.1f}", f"{GLOBAL_BATCH / step:.2f}",
                      f"{GLOBAL_BATCH / step * r['real_tokens_per_row']:.0f}", f"{r['peak_rss_bytes'] / 2 ** 30:.2f}",
                      f"{r['start_to_first_step_s']:.1f} / {r['start_to_first_step_done_s']:.1f}",
@@ -170,10 +184,11 @@ def every_run(runs, model):
 
 
 def grid(runs, model, cores):
-    base = ours_name(model, "upstream", "bfloat16", "shared", f"1x{cores}")
+    numbers = main_numbers(runs)
+    base = ours_name(model, "upstream", numbers, "shared", f"1x{cores}")
     rows = []
     for name in sorted(runs.by_name):
-        match = re.fullmatch(rf"ours-{model}-upstream-bfloat16-shared-(\d+)x(\d+)", name)
+        match = re.fullmatch(rf"ours-{model}-upstream-{numbers}-shared-(\d+)x(\d+)", name)
         if match and runs.has(base):
             rows.append([f"{match[1]} x {match[2]}", f"{rate(runs, name):.2f}{mark(runs, name)}", f"{rate(runs, name) / rate(runs, base):.2f}",
                          f"{runs.one(name)['pss_bytes'] / 2 ** 30:.2f}"])

@@ -59,20 +59,18 @@ timed() {
     ) 9>"$lock"
 }
 
-# ours MODEL ROWS COMPUTE SHARE RANKS THREADS ROUND [ARGUMENT...]; SHARE: true, false, or true2: prefixes shared among the 32 rows of
-# a shard, since the step has two of them instead of eight.
+# ours MODEL ROWS COMPUTE SHARE RANKS THREADS ROUND [ARGUMENT...]; SHARE: true or false
 ours() {
     local model=$1 rows=$2 compute=$3 share=$4 ranks=$5 threads=$6 name dir steps=${SMGPT_BENCH_STEPS:-3} launcher=()
-    local -A names=([true]=shared [false]=apart [true2]=shared2)
+    local -A names=([true]=shared [false]=apart)
     name="ours-$model-$rows-$compute-${names[$share]}-${ranks}x$threads-$7"
     shift 7
     wanted "$name" || return 0
     dir=${smollm:-}
     [ "$model" = smollm ] || { dir=$qwen && steps=1; }
     local set=(--set "model=$dir" --set "data_json=$data" --set "work_dir=$out/work-$model-$rows" --set stage2_weights=1,0,0
-        --set "compute=$compute" --set "share_prefix=${share%2}" --set "threads=$threads")
+        --set "compute=$compute" --set "share_prefix=$share" --set "threads=$threads")
     [ "$rows" = default ] || set+=(--set space_tokens=true --set "system_prompt_file=$prompt")
-    [ "$share" != true2 ] || set+=(--set virtual_shards=2)
     [ "$ranks" = 1 ] || launcher=(mpirun -np "$ranks")
     echo "$name"
     timed "${launcher[@]}" "$program" bench --stage 2 --steps "$steps" --warmup 1 "${set[@]}" "$@" \
@@ -86,7 +84,7 @@ checkpoint() {
     wanted "$name" || return 0
     [ "$model" = smollm ] || dir=$qwen
     local set=(--set "model=$dir" --set "data_json=$data" --set "work_dir=$out/work-$model-upstream" --set stage2_weights=1,0,0
-        --set compute=bfloat16 --set space_tokens=true --set "system_prompt_file=$prompt" --set max_steps=1 --set eval_steps=0
+        --set "compute=$native" --set space_tokens=true --set "system_prompt_file=$prompt" --set max_steps=1 --set eval_steps=0
         --set split_test_size=0 --set batch_train=1 --set grad_accum=1 --set virtual_shards=1)
     rm -rf "$out/work-$model-checkpoint"
     echo "$name"
@@ -109,45 +107,53 @@ them() {
     fi
     echo "$name"
     PYTHONDONTWRITEBYTECODE=1 timed env LD_PRELOAD="$preload" "$SMGPT_PEER_PYTHON" "$peer" --model "$dir" --data "$data" \
-        --threads "$cores" --label "$name" "${more[@]}" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null ||
+        --threads "$cores" --label "$name" "${more[@]}" "${peak[@]}" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null ||
         { tail -n 3 "$out/$name.err"; return 1; }
     grep '^{"label"' "$out/$name.out" | tail -n 1 >"$out/$name.json"
 }
 
-auto=(--weights bfloat16 --autocast)
+# The numbers that this processor multiplies fastest. Without units for bfloat16 torch's products of it take minutes each: the peer
+# then runs in float32, and its products are not measured on their own.
+native=float32
+auto=()
+peak=(--no-peak)
+if grep -qwE 'amx_bf16|avx512_bf16' /proc/cpuinfo; then
+    native=bfloat16
+    auto=(--weights bfloat16 --autocast)
+    peak=()
+fi
 fastest=("${auto[@]}" --new-rows token_indices --compile --pad-to-multiple-of 16 --warmup 2)
 
 # Each of ours stands beside one of theirs, so that a machine that changes its speed does so for both.
 round() {
     local n=$1 model
     for model in "${models[@]}"; do
-        ours "$model" upstream bfloat16 true 1 "$cores" "${n}1"
-        ours "$model" upstream bfloat16 true2 1 "$cores" "${n}1"
+        ours "$model" upstream $native true 1 "$cores" "${n}1"
         them "$model" fastest yes "$n" "${fastest[@]}" --save
-        ours "$model" upstream bfloat16 false 1 "$cores" "${n}1"
-        ours "$model" upstream bfloat16 true 1 "$cores" "${n}2"
-        ours "$model" upstream bfloat16 true2 1 "$cores" "${n}2"
-        them "$model" autocast yes "$n" "${auto[@]}" --new-rows token_indices
-        ours "$model" upstream float32 true 1 "$cores" "$n"
-        them "$model" upstream no "$n" --save
-        ours "$model" upstream bfloat16 true 1 "$cores" "${n}3"
-        ours "$model" upstream bfloat16 false 1 "$cores" "${n}2"
-        ours "$model" upstream float32 false 1 "$cores" "$n"
+        ours "$model" upstream $native true 1 "$cores" "${n}2"
+        ours "$model" upstream $native false 1 "$cores" "${n}1"
+        [ $native = float32 ] || them "$model" autocast yes "$n" "${auto[@]}" --new-rows token_indices
+        [ $native = float32 ] || ours "$model" upstream float32 true 1 "$cores" "$n"
         them "$model" float32 yes "$n" --new-rows token_indices
-        ours "$model" default bfloat16 true 1 "$cores" "$n"
-        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 $((cores / 2)) "${n}1"
-        ours "$model" upstream bfloat16 true 1 "$cores" "${n}4"
-        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 $((cores / 2)) "${n}2"
+        ours "$model" upstream $native true 1 "$cores" "${n}3"
+        them "$model" upstream no "$n" --save
+        [ "$cores" -lt 2 ] || ours "$model" upstream $native true 2 $((cores / 2)) "${n}1"
+        ours "$model" upstream $native true 1 "$cores" "${n}4"
+        [ "$cores" -lt 2 ] || ours "$model" upstream $native true 2 $((cores / 2)) "${n}2"
+        ours "$model" default $native true 1 "$cores" "$n"
         checkpoint "$model"
         [ -z "$short" ] || continue
-        ours "$model" default bfloat16 false 1 "$cores" "$n"
-        ours "$model" default float32 true 1 "$cores" "$n"
-        ours "$model" default float32 false 1 "$cores" "$n"
-        ours "$model" upstream bfloat16 true 1 1 "$n"
-        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 false 2 $((cores / 2)) "$n"
-        [ "$cores" -lt 2 ] || ours "$model" upstream bfloat16 true 2 "$cores" "$n"
+        ours "$model" upstream $native false 1 "$cores" "${n}2"
+        [ $native = bfloat16 ] || ours "$model" upstream bfloat16 true 1 "$cores" "$n"
+        [ $native = float32 ] || ours "$model" upstream float32 false 1 "$cores" "$n"
+        ours "$model" default $native false 1 "$cores" "$n"
+        [ $native = float32 ] || ours "$model" default float32 true 1 "$cores" "$n"
+        [ $native = float32 ] || ours "$model" default float32 false 1 "$cores" "$n"
+        ours "$model" upstream $native true 1 1 "$n"
+        [ "$cores" -lt 2 ] || ours "$model" upstream $native false 2 $((cores / 2)) "$n"
+        [ "$cores" -lt 2 ] || ours "$model" upstream $native true 2 "$cores" "$n"
     done
-    [ -z "${smollm:-}" ] || ours smollm default bfloat16 true 1 "$cores" "growth$n" --growth
+    [ -z "${smollm:-}" ] || ours smollm default $native true 1 "$cores" "growth$n" --growth
 }
 
 models=()

@@ -29,6 +29,9 @@ enum status tree_sum_resize(struct tree_sum *ts, int64_t n_values, struct err *e
 /* The zeroed vector for the next leaf of this rank's range; owned by ts until pushed. */
 float *tree_sum_leaf(struct tree_sum *ts);
 void tree_sum_push(struct tree_sum *ts); /* adds that leaf to the partial sums */
+/* Memory that finish may put the total into without a copy, valid until the next reset or resize; NULL where
+ * there is none: with more than one rank. */
+float *tree_sum_place(struct tree_sum *ts);
 /* Collective, after all own leaves were pushed: total [n_values] on every rank, equal bits. */
 enum status tree_sum_finish(struct tree_sum *ts, struct comm *c, float *total, struct err *err);
 /* One double a leaf: mine holds this rank's leaves in order; the sum over all leaves along the same tree.

@@ -223,12 +223,18 @@ static enum status exchange_slices(struct tree_sum *ts, struct comm *c, float *t
     return c->ops->exchange(c, ts->send, ts->send_bytes, ts->recv, ts->recv_bytes, err);
 }
 
+float *tree_sum_place(struct tree_sum *ts)
+{
+    return ts->world_size == 1 ? ts->stack : NULL;
+}
+
 enum status tree_sum_finish(struct tree_sum *ts, struct comm *c, float *total, struct err *err)
 {
     if (ts->n_pushed != ts->own.n)
         return err_set(err, ST_DEFECT, "%d of %d leaves pushed", ts->n_pushed, ts->own.n);
     if (ts->world_size == 1) {
-        memcpy(total, ts->stack, (size_t)ts->n_values * sizeof *total);
+        if (total != ts->stack)
+            memcpy(total, ts->stack, (size_t)ts->n_values * sizeof *total);
         return ST_OK;
     }
     for (int k = 0; k < ts->n_rounds; k++)

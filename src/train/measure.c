@@ -40,7 +40,8 @@ static enum status count_rank(struct train_load *out, const struct train_context
     enum status st = ST_OK;
     int s, end_shard;
     if (share)
-        n.n_stem = step_stem(rows->items, (int32_t)rows->n, o->virtual_shards);
+        n.n_stem = train__stem(rows->items, (int32_t)rows->n, o->virtual_shards,
+                               train__most_stem(out->arch, c->params));
     tree_sum_range(o->virtual_shards, c->comm->world_size, rank, &s, &end_shard);
     for (; s < end_shard && st == ST_OK; s++) {
         struct shard shard = {0};
@@ -145,7 +146,7 @@ enum status train_memory(struct train_memory *out, const struct params *p, int64
     TRY(tree_sum_open(&sum, &of_size, n_sums, virtual_shards, err));
     *out = (struct train_memory){.values = n_bytes,
                                  .moments = 2 * n_bytes,
-                                 .gradient = (size_t)n_sums * sizeof(float),
+                                 .gradient = world_size > 1 ? (size_t)n_sums * sizeof(float) : 0,
                                  .sums = tree_sum_memory(sum),
                                  .save_copy = rank == 0 ? 3 * n_bytes : 0};
     tree_sum_close(sum);

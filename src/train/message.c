@@ -2,6 +2,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+int32_t train__most_stem(const struct arch *a, const struct params *p)
+{
+    enum { FREE_VALUES = 1 << 24 };
+    int64_t most = (p->n_values > FREE_VALUES ? p->n_values : FREE_VALUES) / model_stem_values(a, 1);
+    return most < INT32_MAX ? (int32_t)most : INT32_MAX;
+}
+
+int32_t train__stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, int32_t most)
+{
+    int32_t n = step_stem(rows, n_rows, n_shards);
+    return n < most ? n : most;
+}
+
 enum status messages__open(struct messages *m, const struct train_context *c, const struct train_options *o,
                            struct plan *plan, struct err *err)
 {
@@ -9,6 +22,7 @@ enum status messages__open(struct messages *m, const struct train_context *c, co
                            .plan = plan,
                            .n_shards = o->virtual_shards,
                            .max_tokens = o->max_pack_tokens,
+                           .most_stem = train__most_stem(model_arch(c->model), c->params),
                            .share_prefix = o->share_prefix,
                            .world_size = c->comm->world_size,
                            .step = -1,
@@ -66,7 +80,7 @@ static enum status make(struct messages *m, int64_t step, struct err *err)
     struct step_head head = {.step = step, .n_rows = n_rows, .n_tokens = m->rows.n_tokens};
     TRY(shards_make(m, n_rows, &head, err));
     if (m->share_prefix && head.n_labels > 0)
-        head.n_stem = step_stem(m->rows.items, n_rows, m->n_shards);
+        head.n_stem = train__stem(m->rows.items, n_rows, m->n_shards, m->most_stem);
     for (int r = 0; r < m->world_size; r++) {
         int first, end;
         tree_sum_range(m->n_shards, m->world_size, r, &first, &end);

@@ -45,24 +45,23 @@ static enum status check_options(const struct train_options *o, struct err *err)
 static enum status make_room(struct trainer *t, int64_t n_stem, struct err *err)
 {
     const struct train_context *c = t->c;
-    const bool on_host = train__on_host(c->ops);
     t->n_sums = c->params->n_values + model_stem_values(model_arch(c->model), n_stem);
     TRY(tree_sum_resize(t->sum, t->n_sums, err));
-    if (t->total != NULL && t->n_sums <= t->n_room)
-        return ST_OK;
-    const size_t n_bytes = (size_t)t->n_sums * sizeof(float);
-    float *total = aligned_alloc(64, (n_bytes + 63) / 64 * 64 + 64);
-    float *grad = on_host ? NULL : c->ops->alloc(c->dev, n_bytes);
-    if (total == NULL || (grad == NULL && !on_host)) {
-        free(total);
-        return err_memory(err, "the gradient", n_bytes);
+    t->total = tree_sum_place(t->sum);
+    if (t->n_sums > t->n_room || t->n_room == 0) {
+        const size_t n_bytes = (size_t)t->n_sums * sizeof(float);
+        t->n_room = 0;
+        free(t->own_total);
+        t->own_total = t->total != NULL ? NULL : aligned_alloc(64, n_bytes / 64 * 64 + 64);
+        if (t->grad != NULL)
+            c->ops->release(c->dev, t->grad);
+        t->grad = train__on_host(c->ops) ? NULL : c->ops->alloc(c->dev, n_bytes);
+        if ((t->total == NULL && t->own_total == NULL) || (t->grad == NULL && !train__on_host(c->ops)))
+            return err_memory(err, "the gradient", n_bytes);
+        t->n_room = t->n_sums;
     }
-    free(t->total);
-    if (t->grad != NULL)
-        c->ops->release(c->dev, t->grad);
-    t->total = total;
-    t->grad = grad;
-    t->n_room = t->n_sums;
+    if (t->total == NULL)
+        t->total = t->own_total;
     return ST_OK;
 }
 
@@ -110,7 +109,7 @@ void trainer__close(struct trainer *t)
         optimizer__close(&t->optimizer);
     if (t->grad != NULL)
         t->c->ops->release(t->c->dev, t->grad);
-    free(t->total);
+    free(t->own_total);
     free(t->shards);
     memset(t, 0, sizeof *t);
 }

@@ -26,11 +26,17 @@ enum status rows__read(struct rows *r, struct pack *p, enum pack_group group, co
                        struct err *err);
 void rows__release(struct rows *r);
 
+/* Tokens that a stem may have at most: what flows into it travels and is kept as the gradient is, so it must
+ * not be much more than that. A function of the model and of what is trained alone. */
+int32_t train__most_stem(const struct arch *a, const struct params *p);
+/* The stem of a step: see step_stem. */
+int32_t train__stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, int32_t most);
+
 /* ---- message.c: the messages of one step, made by rank 0 before they are needed ---- */
 struct messages {
     struct pack *pack;
     struct plan *plan;
-    int32_t n_shards, max_tokens;
+    int32_t n_shards, max_tokens, most_stem;
     bool share_prefix;
     int world_size;
     struct rows rows;
@@ -78,7 +84,8 @@ struct trainer {
     struct optimizer optimizer;
     int64_t n_sums; /* floats that the step at hand adds up: n_values, then those of its stem */
     int64_t n_room; /* there is room for in total and grad */
-    float *total;   /* host [n_sums]: the summed gradient */
+    float *total;   /* host [n_sums]: the summed gradient, in the sum's own memory or here */
+    float *own_total;
     float *grad;    /* device: of a shard, then the total; NULL when train__on_host */
     double *shards; /* what each own shard brings, see step.c */
     int64_t step, warmup_steps;

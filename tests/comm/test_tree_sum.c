@@ -178,8 +178,12 @@ static void test_one_rank(void **state)
         }
         assert_null(tree_sum_leaf(ts));
         assert_int_equal(tree_sum_finish(ts, &c, total, &err), ST_OK);
+        float *place = tree_sum_place(ts);
+        assert_non_null(place);
         for (int64_t i = 0; i < n; i++)
             assert_true(total[i] == plain(0, 13, i));
+        assert_int_equal(tree_sum_finish(ts, &c, place, &err), ST_OK);
+        assert_memory_equal(place, total, (size_t)n * sizeof *total);
     }
     struct err memory = ERR_INIT, negative = ERR_INIT;
     assert_int_equal(tree_sum_resize(ts, INT64_MAX / 2, &memory), ST_ENV);
