@@ -28,6 +28,9 @@ void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, in
 enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
                        int32_t max_tokens, bool share_prefix, struct err *err);
 
+/* Puts a step's rows into the order of their tokens, so that rows that begin alike come into the same shard.
+ * Their sum knows no order but that of its rounding. */
+void step_sort(struct batch_row *rows, int32_t n_rows);
 /* How many tokens all of a step's rows begin with (none of them, nor any before, with a target, and each row
  * goes on behind them): the stem of all its sequences. 0 where it is too short to be worth its own way back,
  * and where a shard would be without rows. */

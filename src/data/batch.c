@@ -206,6 +206,30 @@ static enum status tree_place(struct tree *tree, struct packed *p, int32_t row_b
     return ST_OK;
 }
 
+static int runs_compare(const int32_t *a, const int32_t *b, int32_t n)
+{
+    for (int32_t t = 0; t < n; t++)
+        if (a[t] != b[t])
+            return a[t] < b[t] ? -1 : 1;
+    return 0;
+}
+
+/* Total but for rows that are equal in everything, whose order nobody sees. */
+static int rows_compare(const void *left, const void *right)
+{
+    const struct batch_row *a = left, *b = right;
+    const int32_t n = a->n_tokens < b->n_tokens ? a->n_tokens : b->n_tokens;
+    int order = runs_compare(a->ids, b->ids, n);
+    if (order == 0)
+        order = (a->n_tokens > b->n_tokens) - (a->n_tokens < b->n_tokens);
+    return order != 0 ? order : runs_compare(a->labels, b->labels, n);
+}
+
+void step_sort(struct batch_row *rows, int32_t n_rows)
+{
+    qsort(rows, (size_t)n_rows, sizeof *rows, rows_compare);
+}
+
 int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards)
 {
     if (n_rows < n_shards || n_rows < 2)

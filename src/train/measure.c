@@ -63,10 +63,11 @@ static enum status count_rank(struct train_load *out, const struct train_context
 static enum status count_step(struct train_load *out, const struct train_context *c,
                               const struct train_options *o, const struct rows *rows, struct err *err)
 {
-    for (int rank = 0; rank < c->comm->world_size; rank++) {
+    for (int rank = 0; rank < c->comm->world_size; rank++)
         TRY(count_rank(out, c, o, rows, rank, false, err));
+    step_sort(rows->items, (int32_t)rows->n);
+    for (int rank = 0; rank < c->comm->world_size; rank++)
         TRY(count_rank(out, c, o, rows, rank, true, err));
-    }
     return ST_OK;
 }
 

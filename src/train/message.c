@@ -78,6 +78,8 @@ static enum status make(struct messages *m, int64_t step, struct err *err)
     TRY(plan_step(m->plan, step, m->index, &n_rows, err));
     TRY(rows__read(&m->rows, m->pack, PACK_TRAIN, m->index, n_rows, err));
     struct step_head head = {.step = step, .n_rows = n_rows, .n_tokens = m->rows.n_tokens};
+    if (m->share_prefix)
+        step_sort(m->rows.items, n_rows);
     TRY(shards_make(m, n_rows, &head, err));
     if (m->share_prefix && head.n_labels > 0)
         head.n_stem = train__stem(m->rows.items, n_rows, m->n_shards, m->most_stem);

@@ -255,6 +255,26 @@ static void empty_rows_and_bounds_are_refused(void **unused)
     assert_int_equal(shard_make(&s, r.row, 1, 0, 10, true, &err), ST_INPUT);
 }
 
+static void rows_are_sorted(void **unused)
+{
+    static const int32_t ids[][4] = {{5, 1, 2, 3}, {4, 9, 9, 9}, {5, 1, 1, 9},
+                                     {5, 1, 2, 9}, {5, 1, 2, 3}, {-7, 0, 0, 0}};
+    static const int32_t labels[][4] = {{0, 0, 2, 0}, {0, 0, 0, 0}, {0, 0, 0, 0},
+                                        {0, 0, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 0}};
+    static const int want[] = {5, 1, 2, 3, 4, 0}; /* the fourth row is cut to three tokens */
+    struct batch_row rows[6];
+    for (int first = 0; first < 6; first++) { /* wherever they stood before */
+        for (int i = 0; i < 6; i++) {
+            int from = (i * 5 + first) % 6;
+            rows[i] = (struct batch_row){ids[from], labels[from], from == 3 ? 3 : 4};
+        }
+        step_sort(rows, 6);
+        for (int i = 0; i < 6; i++)
+            assert_ptr_equal(rows[i].ids, ids[want[i]]);
+    }
+    step_sort(rows, 0);
+}
+
 static void stems_are_found(void **unused)
 {
     enum { N = 6, LENGTH = 60 };
@@ -415,6 +435,7 @@ int main(void)
         cmocka_unit_test(ranges_cover_all_rows),
         cmocka_unit_test(empty_rows_and_bounds_are_refused),
         cmocka_unit_test(steps_survive_their_message),
+        cmocka_unit_test(rows_are_sorted),
         cmocka_unit_test(stems_are_found),
         cmocka_unit_test(stems_are_checked),
         cmocka_unit_test(damaged_messages_are_refused),

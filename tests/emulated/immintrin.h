@@ -433,19 +433,32 @@ EMULATED void _tile_stored(int tile, void *base, int64_t stride)
         memcpy((char *)base + r * stride, emulated_tiles.rows[tile][r], EMULATED_ROW_BYTES);
 }
 
+/* The two elements of each pair of a row, apart and as floats. */
+EMULATED void emulated_row(float even[16], float odd[16], const unsigned char *row)
+{
+    uint16_t x[32];
+    memcpy(x, row, sizeof x);
+    for (int i = 0; i < 16; i++) {
+        even[i] = emulated_from_bf16(x[2 * i]);
+        odd[i] = emulated_from_bf16(x[2 * i + 1]);
+    }
+}
+
 /* Row m, column n of the sums gets all pairs k of row m of a and column n of b. */
 static inline __attribute__((unused)) void _tile_dpbf16ps(int sums, int a, int b)
 {
+    float even[EMULATED_ROWS][16], odd[EMULATED_ROWS][16], left_even[16], left_odd[16], sum[16];
     emulated_ready();
+    for (int k = 0; k < EMULATED_ROWS; k++)
+        emulated_row(even[k], odd[k], emulated_tiles.rows[b][k]);
     for (int m = 0; m < EMULATED_ROWS; m++) {
-        uint16_t left[32], right[32];
-        float sum[16];
-        memcpy(left, emulated_tiles.rows[a][m], sizeof left);
+        emulated_row(left_even, left_odd, emulated_tiles.rows[a][m]);
         memcpy(sum, emulated_tiles.rows[sums][m], sizeof sum);
         for (int k = 0; k < 16; k++) {
-            memcpy(right, emulated_tiles.rows[b][k], sizeof right);
             for (int n = 0; n < 16; n++)
-                sum[n] = emulated_dot_pair(sum[n], left + 2 * k, right + 2 * n);
+                sum[n] += left_odd[k] * odd[k][n];
+            for (int n = 0; n < 16; n++)
+                sum[n] += left_even[k] * even[k][n];
         }
         memcpy(emulated_tiles.rows[sums][m], sum, sizeof sum);
     }
