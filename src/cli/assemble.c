@@ -162,6 +162,31 @@ static enum status same_device(const struct assembly *s, struct err *err)
     return comm_agree(s->comm, st, err);
 }
 
+/* Whether all matrices of the model's files are bfloat16. Files that cannot be read are reported when their
+ * weights are wanted. */
+static bool files_are_bf16(const char *dir)
+{
+    struct safetensors files = {0};
+    struct err unused = ERR_INIT;
+    bool all = safetensors_open_model(&files, dir, &unused) == ST_OK;
+    for (int32_t i = 0; all && i < files.tensors.n_items; i++)
+        all = files.tensors.items[i].n_dims < 2 || files.tensors.items[i].dtype == DT_BF16;
+    safetensors_close(&files);
+    return all;
+}
+
+/* What matrices are kept in: the type of the products' operands, but never wider than the files' own, since
+ * widening brings no digit back. Collective. */
+static enum status choose_matrix(struct assembly *s, bool bf16, const char *dir, struct err *err)
+{
+    int32_t narrow = bf16;
+    if (s->comm->rank == 0 && !bf16)
+        narrow = files_are_bf16(dir);
+    TRY(s->comm->ops->bcast(s->comm, 0, &narrow, sizeof narrow, err));
+    s->matrix = narrow ? DT_BF16 : DT_F32;
+    return ST_OK;
+}
+
 /* Device and architecture; config: its text. */
 static enum status open_shape(struct assembly *s, struct comm *comm, const struct options *o, const char *dir,
                               struct buf *config, struct err *err)
@@ -170,10 +195,10 @@ static enum status open_shape(struct assembly *s, struct comm *comm, const struc
     bool bf16 = strcmp(o->compute, "bfloat16") == 0;
     struct device_options d = {
         .n_threads = (int)o->threads, .cpu_path = o->cpu_path, .compute = bf16 ? COMPUTE_BF16 : COMPUTE_F32};
-    s->matrix = bf16 ? DT_BF16 : DT_F32;
     s->ops = ops_by_name(strcmp(o->cpu_path, "reference") == 0 ? "reference" : "cpu");
     TRY(comm_agree(comm, s->ops->open(&s->dev, &d, err), err));
     TRY(same_device(s, err));
+    TRY(choose_matrix(s, bf16, dir, err));
     return read_config(s, dir, config, err);
 }
 
