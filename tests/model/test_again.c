@@ -12,17 +12,6 @@
 
 enum { VOCAB = 40, BASE = 37, NEW = 3 };
 
-static const char *const configs[] = {
-    "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":37,\"tie_word_embeddings\":true}",
-    "{\"model_type\":\"qwen3\",\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":3,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":12,\"vocab_size\":37,"
-    "\"tie_word_embeddings\":false}",
-    "{\"model_type\":\"gemma3_text\",\"hidden_size\":24,\"intermediate_size\":36,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":16,\"vocab_size\":37,\"sliding_"
-    "window\":5,\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}",
-};
-
 /* Loss of a sequence and its gradient, with what a budget of n_bytes leaves. */
 static double run(struct tiny *t, size_t n_bytes, const struct packed *seq, float *grad)
 {
@@ -73,12 +62,12 @@ static void check_bits(const char *config, const char *ops, enum compute compute
 
 static void test_same_bits(void **state)
 {
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
+    for (size_t i = 0; i < N_TINY_FAMILIES; i++)
         for (int shared = 0; shared < 2; shared++) {
-            check_bits(configs[i], "reference", COMPUTE_F32, shared);
-            check_bits(configs[i], "reference", COMPUTE_BF16, shared);
-            check_bits(configs[i], "cpu", COMPUTE_F32, shared);
-            check_bits(configs[i], "cpu", COMPUTE_BF16, shared);
+            check_bits(tiny_families[i], "reference", COMPUTE_F32, shared);
+            check_bits(tiny_families[i], "reference", COMPUTE_BF16, shared);
+            check_bits(tiny_families[i], "cpu", COMPUTE_F32, shared);
+            check_bits(tiny_families[i], "cpu", COMPUTE_BF16, shared);
         }
 }
 
@@ -86,7 +75,7 @@ static void test_same_bits(void **state)
 static void test_growth(void **state)
 {
     struct tiny t;
-    tiny_open(&t, "cpu", configs[0], BASE, NEW, false, 4, 11);
+    tiny_open(&t, "cpu", tiny_families[0], BASE, NEW, false, 4, 11);
     struct packed *seq = tiny_sequence(VOCAB, 3, false);
     const size_t n_bytes = (size_t)t.params.n_values * sizeof(float);
     float *kept = malloc(n_bytes), *again = malloc(n_bytes);

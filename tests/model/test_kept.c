@@ -13,17 +13,6 @@
 
 enum { VOCAB = PROMPTED_VOCAB, BASE = 37, NEW = 3, MOST = PROMPTED_TOKENS };
 
-static const char *const configs[] = {
-    "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":37,\"tie_word_embeddings\":true}",
-    "{\"model_type\":\"qwen3\",\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":3,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":12,\"vocab_size\":37,"
-    "\"tie_word_embeddings\":false}",
-    "{\"model_type\":\"gemma3_text\",\"hidden_size\":24,\"intermediate_size\":36,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":16,\"vocab_size\":37,\"sliding_"
-    "window\":5,\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}",
-};
-
 static const int32_t first_lengths[] = {9, 4, 40}, second_lengths[] = {11, 3};
 
 static void test_common(void **state)
@@ -134,11 +123,11 @@ static void check_bits(const char *config, const char *ops, enum compute compute
 
 static void test_same_bits(void **state)
 {
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        check_bits(configs[i], "reference", COMPUTE_F32);
-        check_bits(configs[i], "reference", COMPUTE_BF16);
-        check_bits(configs[i], "cpu", COMPUTE_F32);
-        check_bits(configs[i], "cpu", COMPUTE_BF16);
+    for (size_t i = 0; i < N_TINY_FAMILIES; i++) {
+        check_bits(tiny_families[i], "reference", COMPUTE_F32);
+        check_bits(tiny_families[i], "reference", COMPUTE_BF16);
+        check_bits(tiny_families[i], "cpu", COMPUTE_F32);
+        check_bits(tiny_families[i], "cpu", COMPUTE_BF16);
     }
 }
 
@@ -149,7 +138,7 @@ static void test_not_held(void **state)
     static struct prompted a, b;
     struct tiny t;
     struct err err = ERR_INIT;
-    tiny_open(&t, "cpu", configs[0], BASE, NEW, false, 4, 11);
+    tiny_open(&t, "cpu", tiny_families[0], BASE, NEW, false, 4, 11);
     struct pass p = {.grad = malloc((size_t)t.params.n_values * sizeof(float))};
     prompted_make(&a, 30, 1, second_lengths, 2, 10);
     prompted_make(&b, 30, 1, first_lengths, 3, 20);

@@ -14,18 +14,9 @@
 
 enum { VOCAB = PROMPTED_VOCAB, BASE = 37, NEW = 3, N_SEQUENCES = 3 };
 
-static const char *const configs[] = {
-    "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":37,\"tie_word_embeddings\":true}",
-    "{\"model_type\":\"qwen3\",\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":3,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":12,\"vocab_size\":37,"
-    "\"tie_word_embeddings\":false}",
-    "{\"model_type\":\"gemma3_text\",\"hidden_size\":24,\"intermediate_size\":36,\"num_hidden_layers\":4,"
-    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":16,\"vocab_size\":37,\"sliding_"
-    "window\":5,\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}",
+static const char one_layer[] =
     "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":1,"
-    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"vocab_size\":37,\"tie_word_embeddings\":true}",
-};
+    "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"vocab_size\":37,\"tie_word_embeddings\":true}";
 
 static const int32_t lengths[N_SEQUENCES][3] = {{9, 4, 30}, {11, 3, 1}, {2, 20, 7}};
 
@@ -100,21 +91,24 @@ static void check(const char *config, const char *ops, enum compute compute, dou
     tiny_close(&t);
 }
 
+static void check_all(enum compute compute, double tolerance)
+{
+    for (int i = 0; i <= N_TINY_FAMILIES; i++) {
+        const char *config = i < N_TINY_FAMILIES ? tiny_families[i] : one_layer;
+        check(config, "reference", compute, tolerance);
+        check(config, "cpu", compute, tolerance);
+    }
+}
+
 static void test_float32(void **state)
 {
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        check(configs[i], "reference", COMPUTE_F32, 2e-6);
-        check(configs[i], "cpu", COMPUTE_F32, 2e-6);
-    }
+    check_all(COMPUTE_F32, 2e-6);
 }
 
 /* What is rounded on the way back through the stem is the sum, not its parts. */
 static void test_bfloat16(void **state)
 {
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        check(configs[i], "reference", COMPUTE_BF16, 2e-2);
-        check(configs[i], "cpu", COMPUTE_BF16, 2e-2);
-    }
+    check_all(COMPUTE_BF16, 2e-2);
 }
 
 /* Without the stem's part something is missing, or the comparison above would mean nothing. */
@@ -123,7 +117,7 @@ static void test_part_matters(void **state)
     static struct prompted all[N_SEQUENCES];
     struct tiny t;
     struct err err = ERR_INIT;
-    tiny_open(&t, "cpu", configs[0], BASE, NEW, false, 4, 11);
+    tiny_open(&t, "cpu", tiny_families[0], BASE, NEW, false, 4, 11);
     sequences_make(all, 24);
     const int64_t n = t.params.n_values, n_all = n + model_stem_values(&t.arch, 24);
     float *want = calloc((size_t)n_all, sizeof *want), *got = calloc((size_t)n_all, sizeof *got);
@@ -146,7 +140,7 @@ static void test_refused(void **state)
 {
     static struct prompted all[N_SEQUENCES];
     struct tiny t;
-    tiny_open(&t, "cpu", configs[0], BASE, NEW, false, 4, 11);
+    tiny_open(&t, "cpu", tiny_families[0], BASE, NEW, false, 4, 11);
     sequences_make(all, 10);
     float *grad = calloc((size_t)(t.params.n_values + model_stem_values(&t.arch, 200)), sizeof *grad);
     double loss = 0;

@@ -9,6 +9,17 @@
 
 #include <cmocka.h>
 
+const char *const tiny_families[N_TINY_FAMILIES] = {
+    "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":4,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":37,\"tie_word_embeddings\":true}",
+    "{\"model_type\":\"qwen3\",\"hidden_size\":32,\"intermediate_size\":40,\"num_hidden_layers\":3,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":12,\"vocab_size\":37,"
+    "\"tie_word_embeddings\":false}",
+    "{\"model_type\":\"gemma3_text\",\"hidden_size\":24,\"intermediate_size\":36,\"num_hidden_layers\":4,"
+    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":16,\"vocab_size\":37,\"sliding_"
+    "window\":5,\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}",
+};
+
 static void add(struct tensor_list *l, const char *name, int64_t rows, int64_t cols, float mean, float spread,
                 uint64_t seed)
 {

@@ -15,6 +15,10 @@ struct tiny {
     float *values; /* [n_values], host = device on the CPU */
 };
 
+/* config.json of a model of each family with 37 rows, of three layers or four. */
+enum { N_TINY_FAMILIES = 3 };
+extern const char *const tiny_families[N_TINY_FAMILIES];
+
 /* Random weights of a moderate size, non-trivial norms, A and B both random. Fails the test on error. */
 void tiny_open(struct tiny *t, const char *ops_name, const char *config_json, int64_t new_first,
                int64_t n_new, bool untied, int r, uint64_t seed);
