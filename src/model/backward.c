@@ -39,10 +39,16 @@ struct rows {
     struct layer_acts s; /* the layer's, from there on */
 };
 
+/* Behind the stem, or at its beginning where the walk goes through the stem itself. */
+static int64_t first_token(const struct way_back *b)
+{
+    return b->n_stem < b->n_tokens ? b->n_stem : 0;
+}
+
 static struct rows rows_of(struct model *m, const struct way_back *b, int32_t layer)
 {
     const bool chosen = layer == m->a->n_layers - 1;
-    const int64_t first = b->n_stem < b->n_tokens ? b->n_stem : 0;
+    const int64_t first = first_token(b);
     struct rows r = {.n = b->n_wanted, .dx = m->head_dx, .positions = m->row_positions, .chosen = chosen};
     r.first = first;
     r.s = model__acts_from(m, m->layers[layer], first, chosen ? 0 : first);
@@ -174,7 +180,7 @@ static void attention_back(struct model *m, const struct way_back *b, int32_t la
 void model__backward(struct model *m, const struct way_back *b)
 {
     const struct arch *a = m->a;
-    int64_t first = 0;
+    const int64_t first = first_token(b);
     for (int32_t i = a->n_layers - 1; i >= 0; i--) {
         const struct rows rows = rows_of(m, b, i);
         if (i < m->n_again)
@@ -182,7 +188,6 @@ void model__backward(struct model *m, const struct way_back *b)
         if (rows.n > 0)
             mlp_back(m, i, &rows, b->grad);
         attention_back(m, b, i, &rows);
-        first = rows.first;
     }
     if (m->p->index_rows >= 0)
         m->ops->embed_back(m->dev, model__grad(m, b->grad, m->p->index_rows), m->dx + first * a->hidden,

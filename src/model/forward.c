@@ -163,9 +163,9 @@ static void attention_block(struct model *m, int32_t layer, const struct work *w
     m->ops->rope(m->dev, s->k, n_kv, a->n_kv_heads, a->head_dim, m->positions + w->kept, table, false);
     if (hook)
         kv_cache__store(hook->cache, hook, layer, s->k, s->v, w->tokens);
-    if (w->rows == 0) {
+    if (w->rows == 0) /* nobody asks */
         return;
-    } else if (hook && hook->which) {
+    if (hook && hook->which) {
         kv_cache__attend(hook->cache, hook, layer, s->attn, s->q, w->tokens);
     } else {
         struct attention_shape own = *shape;
