@@ -5,11 +5,11 @@
 #include <string.h>
 
 /* Rows of one chunk of logits: each chunk reads the whole head once forward and once backward, so few rows
- * cost time, and many cost memory; with 128 the products are about as fast as they get. Where the vocabulary
- * is so large that these would take more than CHUNK_MOST_BYTES, as many as that is room for, but not under
- * 16, so that products stay products; where it is small, as many as CHUNK_FREE_BYTES have room for. */
-#define CHUNK_ROWS       128
-#define CHUNK_MOST_BYTES (80 << 20)
+ * cost time, and many cost memory; 256 are about what a shard of a usual step has. Where the vocabulary is so
+ * large that these would take more than CHUNK_MOST_BYTES, as many as that is room for, but not under 16, so
+ * that products stay products; where it is small, as many as CHUNK_FREE_BYTES have room for. */
+#define CHUNK_ROWS       256
+#define CHUNK_MOST_BYTES (160 << 20)
 #define CHUNK_FREE_BYTES (16 << 20)
 
 static int64_t chunk_rows(int64_t v_rows)

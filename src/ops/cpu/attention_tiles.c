@@ -36,8 +36,11 @@ static void block_scores(const struct tile_attention *at, const struct tile_batc
                          int64_t h, const struct forward_room *room)
 {
     const struct tile_block *b = &batch->blocks[0];
-    struct panel_run run = {.left = room->q + h * at->n_dims * STEP_ELEMENTS, .n_steps = at->n_dims};
-    struct panel_product p = {.runs = &run, .n_runs = 1, .rows = tiles_half(b->n), .ld_out = room->ld};
+    struct panel_run run = {.left = room->q + h * at->n_dims * STEP_ELEMENTS,
+                            .n_steps = at->n_dims,
+                            .padding = tiles_padding(at->shape->head_dim)};
+    struct panel_product p = {.runs = &run, .n_runs = 1, .ld_out = room->ld};
+    p.rows = tiles_rows(at->tiles, b->n);
     for (int64_t j = b->from; j < b->to; j++) {
         run.right = tiles_turned_panel(at, at->k_turned, kv, &batch->panels[j]);
         p.columns = tiles_half(batch->panels[j].n);
@@ -50,7 +53,8 @@ static void block_values(const struct tile_attention *at, const struct tile_batc
                          const struct forward_room *room)
 {
     const struct tile_block *b = &batch->blocks[0];
-    struct panel_product p = {.runs = batch->runs, .rows = tiles_half(b->n), .columns = PANEL};
+    struct panel_product p = {.runs = batch->runs, .columns = PANEL};
+    p.rows = tiles_rows(at->tiles, b->n);
     p.ld_out = at->n_dims * PANEL;
     for (int64_t e = 0; e < at->n_dims; e++) {
         p.n_runs = cpu__tiles_key_runs(at, batch, b->from, b->to, room->p, at->v_right, kv, e);

@@ -53,6 +53,7 @@ struct back_room {
     float *dq;                        /* [steps][PANEL, PANEL n_dims] */
     float *lse, *through;             /* [steps][PANEL] */
     float *rows;                      /* [PANEL, group D] */
+    struct panel_run *runs;           /* [steps] for sum_runs */
 };
 
 static int64_t sum_floats(const struct tile_attention *at)
@@ -169,6 +170,7 @@ static size_t back_room(const struct back *b, struct back_room *r, char *base)
     r->lse = tiles_take(base, &used, steps * row_bytes);
     r->through = tiles_take(base, &used, steps * row_bytes);
     r->rows = tiles_take(base, &used, (size_t)(b->at.group * b->at.shape->head_dim) * row_bytes);
+    r->runs = tiles_take(base, &used, steps * sizeof *r->runs);
     return used;
 }
 
@@ -211,9 +213,10 @@ static void panel_scores(const struct back *b, const struct tile_batch *batch, i
 {
     const struct tile_attention *at = &b->at;
     struct panel_run run = {rows + step * at->n_dims * STEP_ELEMENTS,
-                            tiles_turned_panel(at, keys, kv, &batch->panels[j]), at->n_dims};
+                            tiles_turned_panel(at, keys, kv, &batch->panels[j]), at->n_dims,
+                            tiles_padding(at->shape->head_dim)};
     struct panel_product p = {.runs = &run, .n_runs = 1, .out = to + j % 2 * PANEL * PANEL, .ld_out = PANEL};
-    p.rows = tiles_half(batch->blocks[step / at->group].n);
+    p.rows = tiles_rows(at->tiles, batch->blocks[step / at->group].n);
     p.columns = tiles_half(batch->panels[j].n);
     at->tiles->product(&p);
 }
@@ -260,8 +263,9 @@ static void step_dq(const struct back *b, const struct tile_batch *batch, int64_
     const struct tile_attention *at = &b->at;
     const struct tile_block *block = &batch->blocks[step / at->group];
     const uint16_t *left = r->ds_left + (step * b->chunk + from - chunk) * STEP_ELEMENTS;
-    struct panel_product p = {.runs = batch->runs, .rows = tiles_half(block->n), .columns = PANEL};
+    struct panel_product p = {.runs = batch->runs, .columns = PANEL};
     float *dq = r->dq + step * PANEL * at->n_dims * PANEL;
+    p.rows = tiles_rows(at->tiles, block->n);
     p.ld_out = at->n_dims * PANEL;
     if (dq_in_place(b, block)) {
         int64_t head = kv * at->group + step % at->group, d = at->shape->head_dim;
@@ -278,6 +282,25 @@ static void step_dq(const struct back *b, const struct tile_batch *batch, int64_
     }
 }
 
+/* The sum over the rows of blocks [first, end), all heads: full blocks at one go, and of the others each
+ * step, since its rows end before it. Returns how many runs. */
+static int sum_runs(const struct back *b, const struct tile_batch *batch, int64_t first, int64_t end,
+                    struct panel_run *runs, const uint16_t *left, const uint16_t *right)
+{
+    int n = 0;
+    bool full = false;
+    for (int64_t i = first; i < end; i++)
+        for (int64_t h = 0; h < b->at.group; h++, left += STEP_ELEMENTS, right += STEP_ELEMENTS) {
+            int padding = PANEL - batch->blocks[i].n;
+            if (full && padding == 0)
+                runs[n - 1].n_steps++;
+            else
+                runs[n++] = (struct panel_run){left, right, 1, padding};
+            full = padding == 0;
+        }
+    return n;
+}
+
 /* The sums of dK and dV of panel j go on with the rows of all blocks that see it. */
 static void panel_sums(struct back *b, const struct tile_batch *batch, const struct part *part, int64_t kv,
                        int64_t j, int64_t chunk, const struct back_room *r)
@@ -292,14 +315,14 @@ static void panel_sums(struct back *b, const struct tile_batch *batch, const str
         end--;
     int64_t place = part->sums + kv * tree->n_panels + b->tree_panel[panel->segment] + panel->index;
     int64_t step = first * at->group, right = ((j - chunk) * b->steps + step) * STEP_ELEMENTS;
-    struct panel_run run = {.n_steps = (end - first) * at->group};
-    struct panel_product p = {.runs = &run, .n_runs = 1, .ld_in = PANEL, .ld_out = PANEL};
+    struct panel_product p = {.runs = r->runs, .ld_in = PANEL, .ld_out = PANEL};
     p.columns = tiles_half(panel->n);
     p.out = b->sums + place * sum_floats(at);
     for (int is_v = 0; is_v < 2; is_v++)
         for (int64_t e = 0; e < at->n_dims; e++, p.out += PANEL * PANEL) {
-            run.left = (is_v ? r->dout_turned : r->q_turned) + (e * b->steps + step) * STEP_ELEMENTS;
-            run.right = (is_v ? r->p : r->ds) + right;
+            const uint16_t *left =
+                (is_v ? r->dout_turned : r->q_turned) + (e * b->steps + step) * STEP_ELEMENTS;
+            p.n_runs = sum_runs(b, batch, first, end, r->runs, left, (is_v ? r->p : r->ds) + right);
             p.rows = tiles_half((int)cpu_min(at->shape->head_dim - e * PANEL, PANEL));
             p.in = b->begun[place] ? p.out : NULL;
             at->tiles->product(&p);

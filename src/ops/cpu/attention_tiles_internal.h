@@ -66,7 +66,7 @@ struct tile_batch {
     struct key_panel *panels;
     uint32_t
         *seen; /* [n_blocks][n_panels][PANEL] bit c of [b][j][i]: token i of block b sees key c of panel j */
-    struct panel_run *runs; /* room for [most_depth] */
+    struct panel_run *runs; /* room for [most_depth], for cpu__tiles_key_runs */
     void *room;             /* the rest of the thread's scratch */
 };
 
@@ -100,7 +100,13 @@ static inline size_t tiles_round(size_t n_bytes)
 {
     return (n_bytes + 63) / 64 * 64;
 }
-static inline int tiles_half(int n) /* rows or columns that a product had better be asked for: whole tiles */
+/* Rows and columns that a product had better be asked for: they cost no more, and whole tiles are written
+ * straight to where they belong. */
+static inline int tiles_rows(const struct tiles *tiles, int n)
+{
+    return (n + tiles->row_unit - 1) / tiles->row_unit * tiles->row_unit;
+}
+static inline int tiles_half(int n)
 {
     return n > PANEL / 2 ? PANEL : PANEL / 2;
 }

@@ -237,6 +237,7 @@ int cpu__tiles_key_runs(const struct tile_attention *at, const struct tile_batch
         batch->runs[n].left = left;
         batch->runs[n].right = right + right_step(at, kv, p->segment, p->index, e) * STEP_ELEMENTS;
         batch->runs[n].n_steps = end - j;
+        batch->runs[n].padding = PANEL - batch->panels[end - 1].n;
         j = end;
     }
     return n;

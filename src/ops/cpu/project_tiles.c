@@ -92,7 +92,8 @@ static void times_few(const struct tiles *tiles, float *out, int64_t ld, const u
                       const uint16_t *right, int64_t rows, int64_t n, int64_t k)
 {
     for (int64_t j = 0; j < n; j += PANEL) {
-        struct panel_run run = {left, right + j / PANEL * tiles_panel_elements(k), tiles_steps(k)};
+        struct panel_run run = {left, right + j / PANEL * tiles_panel_elements(k), tiles_steps(k),
+                                tiles_padding(k)};
         struct panel_product p = {.runs = &run, .n_runs = 1, .rows = (int)rows, .out = out + j, .ld_out = ld};
         p.columns = (int)cpu_min(n - j, PANEL);
         tiles->product(&p);
@@ -280,7 +281,8 @@ static void token_sums(const struct project_call *c, const uint16_t *left, const
                        int64_t j, const float *in, float *out, int64_t ld, int64_t rows, int64_t columns)
 {
     int64_t panel = tiles_panel_elements(c->n_tokens);
-    struct panel_run run = {left + k / PANEL * panel, right + j / PANEL * panel, tiles_steps(c->n_tokens)};
+    struct panel_run run = {left + k / PANEL * panel, right + j / PANEL * panel, tiles_steps(c->n_tokens),
+                            tiles_padding(c->n_tokens)};
     struct panel_product p = {.runs = &run, .n_runs = 1, .in = in, .ld_in = ld, .out = out, .ld_out = ld};
     p.rows = (int)rows;
     p.columns = (int)columns;

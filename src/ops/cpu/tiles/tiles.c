@@ -19,10 +19,18 @@ static void nothing(void)
     .softmax = tiles__softmax, .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots,             \
     .divide_rows = tiles__divide_rows
 
-static const struct tiles amx = {
-    .name = "amx", .begin = tiles__amx_begin, .end = tiles__amx_end, .product = tiles__amx_product, PACKING};
-static const struct tiles avx512_bf16 = {
-    .name = "avx512_bf16", .begin = nothing, .end = nothing, .product = tiles__dpbf16_product, PACKING};
+static const struct tiles amx = {.name = "amx",
+                                 .row_unit = 16,
+                                 .begin = tiles__amx_begin,
+                                 .end = tiles__amx_end,
+                                 .product = tiles__amx_product,
+                                 PACKING};
+static const struct tiles avx512_bf16 = {.name = "avx512_bf16",
+                                         .row_unit = 8,
+                                         .begin = nothing,
+                                         .end = nothing,
+                                         .product = tiles__dpbf16_product,
+                                         PACKING};
 
 #ifdef SMGPT_EMULATED /* tests/emulated: the instructions are functions */
 static bool amx_permitted(void)

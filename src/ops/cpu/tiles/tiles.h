@@ -27,10 +27,18 @@ static inline int64_t tiles_panel_elements(int64_t k)
     return tiles_steps(k) * STEP_ELEMENTS;
 }
 
-/* Steps of a left and of a right panel that are multiplied with each other. */
+/* Terms that fill up the last step of k. */
+static inline int tiles_padding(int64_t k)
+{
+    return (int)(tiles_steps(k) * STEP - k);
+}
+
+/* Steps of a left and of a right panel that are multiplied with each other. The last `padding` terms, fewer
+ * than a step, are 0 in both, so that a kernel may leave them out. */
 struct panel_run {
     const uint16_t *left, *right;
     int64_t n_steps;
+    int padding;
 };
 
 /* out[rows, columns] = in (or 0) + the sum of the runs. Nothing beyond rows and columns is read or written in
@@ -43,7 +51,10 @@ struct panel_product {
     int64_t ld_in;
     float *out;
     int64_t ld_out;
-    const void *soon; /* memory that the next products read: brought near, 256 bytes a step; NULL: none */
+    /* Memory that later products read, to be brought near meanwhile; NULL: none. Of soon 256 bytes for each
+     * step, which is a part of a left panel; soon_right is a right panel with as many steps as this one's
+     * first run. A kernel that memory cannot keep up with may leave the latter where it is. */
+    const void *soon, *soon_right;
 };
 
 /* A block of queries and a panel of keys on the way back through attention. A row is a query; seen[r] has bit
@@ -59,6 +70,7 @@ struct score_block {
 
 struct tiles {
     const char *name; /* as in cpu_path: "amx", "avx512_bf16" */
+    int row_unit;     /* rows of a product that cost no more than one, 16 or 8 */
     /* Around a thread's calls of product. */
     void (*begin)(void);
     void (*end)(void);
