@@ -19,6 +19,7 @@ PEERS = {
     "autocast": "HF: bf16, autocast, new rows alone, tcmalloc",
     "upstream": "HF as upstream runs it: float32, embedding and head trained",
     "float32": "HF: float32, new rows alone, tcmalloc",
+    "default": "HF fastest, on our default rows",
 }
 GLOBAL_BATCH = 64
 
@@ -112,14 +113,15 @@ def ratios(runs, model, grid):
              ("upstream", numbers, "shared", "autocast", {"smollm": "-", "qwen": "-"}),
              ("upstream", numbers, "shared", "upstream", {"smollm": "25", "qwen": "20"}),
              ("upstream", "float32", "shared", "float32", {"smollm": "5", "qwen": "5"}),
-             ("upstream", "float32", "apart", "float32", {"smollm": "-", "qwen": "-"})]
+             ("upstream", "float32", "apart", "float32", {"smollm": "-", "qwen": "-"}),
+             ("default", numbers, "shared", "default", {"smollm": "-", "qwen": "-"})]
     rows = []
     for kind, compute, share, peer, want in wants:
         mine, theirs = ours_name(model, kind, compute, share, grid), f"peer-{model}-{peer}"
         if not (runs.has(mine) and runs.has(theirs)):
             continue
         a, b = rate(runs, mine), rate(runs, theirs)
-        rows.append([f"{compute}, {SHARES[share]}", peer_words(runs, peer), f"{a:.2f}{mark(runs, mine)}",
+        rows.append([f"{compute}, {SHARES[share]}{', default rows' if kind == 'default' else ''}", peer_words(runs, peer), f"{a:.2f}{mark(runs, mine)}",
                      f"{b:.2f}{mark(runs, theirs)}", f"**{a / b:.2f}**", want[model]])
     return table(["ours", "theirs", "ours, examples/s", "theirs", "ratio", "wanted"], rows)
 

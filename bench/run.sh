@@ -97,7 +97,8 @@ checkpoint() {
 # them MODEL NAME TCMALLOC ROUND ARGUMENT...: one configuration of the peer.
 them() {
     local model=$1 name="peer-$1-$2-$4" preload='' dir=${smollm:-}
-    local tcmalloc=$3 more=(--steps 1 --ga 2)
+    local tcmalloc=$3 more=(--steps 1 --ga 2) script=("$peer")
+    [ "$2" != default ] || script=("$here/peer_default_rows.py" "$peer")
     shift 4
     [ -n "${SMGPT_PEER_PYTHON:-}" ] && wanted "$name" || return 0
     [ "$model" = smollm ] || dir=$qwen
@@ -106,7 +107,7 @@ them() {
         [ -n "$preload" ] || echo "$name: without tcmalloc, which is not installed"
     fi
     echo "$name"
-    PYTHONDONTWRITEBYTECODE=1 timed env LD_PRELOAD="$preload" "$SMGPT_PEER_PYTHON" "$peer" --model "$dir" --data "$data" \
+    PYTHONDONTWRITEBYTECODE=1 timed env LD_PRELOAD="$preload" "$SMGPT_PEER_PYTHON" "${script[@]}" --model "$dir" --data "$data" \
         --threads "$cores" --label "$name" "${more[@]}" "${peak[@]}" "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null ||
         { tail -n 3 "$out/$name.err"; return 1; }
     grep '^{"label"' "$out/$name.out" | tail -n 1 >"$out/$name.json"
@@ -140,10 +141,11 @@ round() {
         [ "$cores" -lt 2 ] || ours "$model" upstream $native true 2 $((cores / 2)) "${n}1"
         ours "$model" upstream $native true 1 "$cores" "${n}4"
         [ "$cores" -lt 2 ] || ours "$model" upstream $native true 2 $((cores / 2)) "${n}2"
+        ours "$model" upstream $native false 1 "$cores" "${n}2"
         ours "$model" default $native true 1 "$cores" "$n"
+        them "$model" default yes "$n" "${fastest[@]}"
         checkpoint "$model"
         [ -z "$short" ] || continue
-        ours "$model" upstream $native false 1 "$cores" "${n}2"
         [ $native = bfloat16 ] || ours "$model" upstream bfloat16 true 1 "$cores" "$n"
         [ $native = float32 ] || ours "$model" upstream float32 false 1 "$cores" "$n"
         ours "$model" default $native false 1 "$cores" "$n"

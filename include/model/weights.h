@@ -21,7 +21,7 @@ struct weights {
     struct weight head;      /* [E, H]; the same data as embed when tied */
     const float *final_norm; /* [H] */
     struct layer_weights *layers;
-    size_t unused_bytes; /* at the start of the block: rows of projections (data NULL) that only packed forms
+    size_t unused_bytes; /* at the start of the block: rows of matrices (data NULL) that their packed forms
                             replace; a group's may go when all processes have bound it */
 };
 

@@ -39,9 +39,17 @@ struct weight {
     int64_t n_out, n_in;
     enum dtype dtype; /* of data */
     const void *data;
-    void *prepared;     /* what the backend knows of its packed form, or NULL */
-    bool source_unused; /* set by weight_prepare: the products do not read data any more */
+    void *prepared; /* what the backend knows of its packed form, or NULL */
+    /* Set by weight_prepare: */
+    bool source_unused; /* the products do not read data any more */
+    /* Reads a row of W [n_in] from the packed form, which holds the values of data exactly; or NULL. */
+    void (*packed_row)(const struct weight *w, int64_t row, float *out);
 };
+
+/* Whether rows of W can be had: from data, or where that is NULL from the packed form. */
+bool weight_has_rows(const struct weight *w);
+/* Row of W [n_in] in float32, for a weight that has rows. On the host. */
+void weight_row(const struct weight *w, int64_t row, float *out);
 
 enum act_kind { ACT_SILU, ACT_GELU_TANH };
 

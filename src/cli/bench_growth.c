@@ -122,7 +122,7 @@ struct cut {
     struct arch arch;
     struct weights weights;
     struct params params;
-    void *memory;
+    void *rows, *memory; /* of the head */
     bool prepared;
     float *values, *grad;
     struct model *model;
@@ -133,10 +133,31 @@ static void cut_close(struct cut *c, const struct assembly *s)
     model_close(c->model);
     if (c->prepared)
         s->ops->weight_release(s->dev, &c->weights.head);
+    free(c->rows);
     s->ops->release(s->dev, c->memory);
     s->ops->release(s->dev, c->values);
     s->ops->release(s->dev, c->grad);
     params_release(&c->params);
+}
+
+/* The first rows of the head, as they stand at the source. */
+static enum status cut_rows(struct cut *c, const struct weight *head, struct err *err)
+{
+    const size_t h = (size_t)head->n_in, row_bytes = h * dtype_bytes(head->dtype);
+    const size_t n_bytes = (size_t)c->weights.head.n_out * row_bytes;
+    float *row = malloc(h * sizeof *row);
+    c->rows = malloc(n_bytes);
+    if (c->rows == NULL || row == NULL) {
+        free(row);
+        return err_memory(err, "rows of a smaller head", n_bytes);
+    }
+    for (int64_t i = 0; i < c->weights.head.n_out; i++) {
+        weight_row(head, i, row);
+        dtype_from_f32(head->dtype, row, (char *)c->rows + (size_t)i * row_bytes, h);
+    }
+    free(row);
+    c->weights.head.data = c->rows;
+    return ST_OK;
 }
 
 static enum status cut_open(struct cut *c, const struct assembly *s, int32_t vocabulary, struct err *err)
@@ -147,6 +168,7 @@ static enum status cut_open(struct cut *c, const struct assembly *s, int32_t voc
     c->weights.arch = &c->arch;
     c->weights.head.n_out = vocabulary;
     c->weights.head.prepared = NULL;
+    TRY(cut_rows(c, &s->weights.head, err));
     TRY(s->ops->weight_bytes(s->dev, &n_bytes, vocabulary, s->arch.hidden, s->weights.head.dtype, err));
     c->memory = s->ops->alloc(s->dev, n_bytes + 64);
     if (!c->memory)

@@ -1,4 +1,5 @@
-/* Merging: W + s B A for every adapted projection, new rows in their places in a grown embedding. */
+/* Merging: W + s B A for every adapted projection, new rows in their places in a grown embedding. Made while
+ * it is written, some rows at a time. */
 #include "export.h"
 #include "checkpoint/safetensors.h"
 #include "util/json.h"
@@ -8,36 +9,77 @@
 #include <string.h>
 
 #define CONFIG_MAX_BYTES (4 << 20)
+#define EMBED_NAME       "model.embed_tokens.weight"
+#define HEAD_NAME        "lm_head.weight"
 
-static void merge_projections(struct assembly *s)
+/* A matrix of the merged model: base rows; with new rows over and behind them, or with B A added. */
+struct merged {
+    const struct weight *base;
+    int32_t new_rows, lora; /* items of the trained values, or -1; lora: A, which B follows */
+};
+
+static bool find_projection(const struct assembly *s, const char *name, struct merged *m)
 {
-    const struct params *p = &s->params;
-    for (int32_t l = 0; l < s->arch.n_layers; l++)
-        for (int q = 0; q < N_PROJ; q++) {
-            struct weight *w = &s->weights.layers[l].proj[q];
-            int32_t item = p->index_lora[l][q];
-            if (item < 0)
-                continue;
-            const float *a = s->values + p->items[item].offset, *b = s->values + p->items[item + 1].offset;
-            s->ops->gemm(s->dev, false, false, w->n_out, w->n_in, p->lora.r, p->scaling, b, p->lora.r, a,
-                         w->n_in, 1, (float *)w->data, w->n_in);
+    char path[64], own[128];
+    int layer = -1;
+    if (sscanf(name, "model.layers.%d.%63s", &layer, path) != 2 || layer < 0 || layer >= s->arch.n_layers)
+        return false;
+    for (int q = 0; q < N_PROJ; q++) {
+        snprintf(own, sizeof own, "%s.weight", proj_path((enum proj)q));
+        if (strcmp(path, own) == 0) {
+            *m = (struct merged){&s->weights.layers[layer].proj[q], -1, s->params.index_lora[layer][q]};
+            return true;
         }
-    s->ops->sync(s->dev);
+    }
+    return false;
 }
 
-/* The matrix with V rows: base rows, then the new rows over and behind them. Owned by the caller. */
-static float *grown_matrix(const struct assembly *s, const struct weight *base, int32_t item)
+static bool find_matrix(const struct assembly *s, const char *name, struct merged *m)
 {
     const struct params *p = &s->params;
-    int64_t v = model_vocab(s->model), h = base->n_in;
-    float *out = calloc((size_t)(v * h), sizeof *out);
-    if (!out)
-        return NULL;
-    memcpy(out, base->data, (size_t)(base->n_out * h) * sizeof *out);
-    if (item >= 0)
-        memcpy(out + p->new_first * h, s->values + p->items[item].offset,
-               (size_t)(p->n_new * h) * sizeof *out);
-    return out;
+    if (strcmp(name, EMBED_NAME) == 0)
+        *m = (struct merged){&s->weights.embed, p->index_rows, -1};
+    else if (strcmp(name, HEAD_NAME) == 0)
+        *m = (struct merged){&s->weights.head, p->index_head_rows >= 0 ? p->index_head_rows : p->index_rows,
+                             -1};
+    else
+        return find_projection(s, name, m);
+    return true;
+}
+
+static void base_row(const struct assembly *s, const struct merged *m, int64_t i, float *out)
+{
+    const struct params *p = &s->params;
+    const size_t h = (size_t)m->base->n_in;
+    if (m->new_rows >= 0 && i >= p->new_first && i < p->new_first + p->n_new)
+        memcpy(out, s->values + p->items[m->new_rows].offset + (size_t)(i - p->new_first) * h,
+               h * sizeof *out);
+    else if (i < m->base->n_out)
+        weight_row(m->base, i, out);
+    else
+        memset(out, 0, h * sizeof *out);
+}
+
+/* Rows of a merged matrix, for safetensors_write_rows. */
+static enum status merged_rows(void *user, const struct tensor *t, int64_t from, int64_t n, void *out,
+                               struct err *err)
+{
+    const struct assembly *s = user;
+    const struct params *p = &s->params;
+    struct merged m;
+    float *x = out;
+    if (!find_matrix(s, t->name, &m) || !weight_has_rows(m.base))
+        return err_set(err, ST_DEFECT, "no rows of '%s' to merge", t->name);
+    const int64_t h = m.base->n_in, r = p->lora.r;
+    for (int64_t i = 0; i < n; i++)
+        base_row(s, &m, from + i, x + i * h);
+    if (m.lora < 0)
+        return ST_OK;
+    const float *lora_a = s->values + p->items[m.lora].offset,
+                *lora_b = s->values + p->items[m.lora + 1].offset;
+    s->ops->gemm(s->dev, false, false, n, h, r, p->scaling, lora_b + from * r, r, lora_a, h, 1, x, h);
+    s->ops->sync(s->dev);
+    return ST_OK;
 }
 
 static enum status add_vector(struct tensor_list *l, const char *name, const float *data, int64_t n,
@@ -67,30 +109,21 @@ static enum status add_layer(struct tensor_list *list, const struct assembly *s,
     }
     for (int q = 0; q < N_PROJ; q++) {
         snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, proj_path((enum proj)q));
-        TRY(tensor_list_add(list, name, DT_F32, 2, (int64_t[]){w->proj[q].n_out, w->proj[q].n_in},
-                            w->proj[q].data, err));
+        TRY(tensor_list_add(list, name, DT_F32, 2, (int64_t[]){w->proj[q].n_out, w->proj[q].n_in}, NULL,
+                            err));
     }
     return ST_OK;
 }
 
 static enum status write_weights(struct assembly *s, const char *dir, bool untied, struct err *err)
 {
-    const struct params *p = &s->params;
     char path[PATH_BYTES];
     struct tensor_list l = TENSOR_LIST_INIT;
-    int64_t dims[2] = {model_vocab(s->model), s->arch.hidden};
-    bool own_head = untied || !s->arch.tied;
-    float *embed = grown_matrix(s, &s->weights.embed, p->index_rows);
-    float *head = own_head ? grown_matrix(s, &s->weights.head,
-                                          p->index_head_rows >= 0 ? p->index_head_rows : p->index_rows)
-                           : NULL;
-    enum status st = embed && (head || !own_head)
-                         ? ST_OK
-                         : err_memory(err, "the grown embedding", (size_t)(dims[0] * dims[1]) * 4);
-    if (st == ST_OK)
-        st = tensor_list_add(&l, "model.embed_tokens.weight", DT_F32, 2, dims, embed, err);
-    if (st == ST_OK && own_head)
-        st = tensor_list_add(&l, "lm_head.weight", DT_F32, 2, dims, head, err);
+    const struct row_source source = {.rows = merged_rows, .user = s};
+    const int64_t dims[] = {model_vocab(s->model), s->arch.hidden};
+    enum status st = tensor_list_add(&l, EMBED_NAME, DT_F32, 2, dims, NULL, err);
+    if (st == ST_OK && (untied || !s->arch.tied))
+        st = tensor_list_add(&l, HEAD_NAME, DT_F32, 2, dims, NULL, err);
     if (st == ST_OK)
         st = add_vector(&l, "model.norm.weight", s->weights.final_norm, s->arch.hidden, err);
     for (int32_t i = 0; i < s->arch.n_layers && st == ST_OK; i++)
@@ -98,10 +131,8 @@ static enum status write_weights(struct assembly *s, const char *dir, bool untie
     if (st == ST_OK)
         st = path_join(path, dir, "model.safetensors", err);
     if (st == ST_OK)
-        st = safetensors_write(path, &l, err);
+        st = safetensors_write_rows(path, &l, &source, err);
     tensor_list_release(&l);
-    free(embed);
-    free(head);
     return st;
 }
 
@@ -154,7 +185,6 @@ enum status export_merged(struct assembly *s, const struct model_path *from, con
     }
     if (snprintf(tmp, sizeof tmp, "%s.tmp-export", out_dir) >= (int)sizeof tmp)
         return err_set(err, ST_USAGE, "the name '%.60s...' is too long", out_dir);
-    merge_projections(s);
     enum status st = dir_remove(tmp, err);
     if (st == ST_OK)
         st = dir_make(tmp, err);

@@ -107,6 +107,10 @@ static void scores_back(struct model *m, const struct way_back *b, int32_t layer
     own.window = a->sliding[layer] ? a->window : 0;
     own.queries = rows->chosen ? m->host_rows : rows->first > 0 ? m->host_all + rows->first : NULL;
     own.n_queries = rows->n;
+    if (a->qk_norm) {
+        model__queries(m, layer, s, rows->n, rows->positions);
+        model__keys(m, layer, all, b->n_tokens, m->positions);
+    }
     m->ops->attention_back(m->dev, m->dq, m->dk, m->dv, m->dattn, s->q, all->k, all->v, s->attn, s->lse,
                            &own);
 }

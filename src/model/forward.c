@@ -132,14 +132,29 @@ static struct work work_of(struct model *m, int32_t layer, int64_t t, int64_t ke
     return w;
 }
 
-static void head_norms(struct model *m, int32_t layer, const struct work *w)
+static const float *table_of(const struct model *m, int32_t layer)
+{
+    return m->a->sliding[layer] ? m->rope_local : m->rope_global;
+}
+
+void model__queries(struct model *m, int32_t layer, const struct layer_acts *s, int64_t n,
+                    const int32_t *positions)
 {
     const struct arch *a = m->a;
-    const struct layer_weights *lw = &m->w->layers[layer];
-    m->ops->rms_norm(m->dev, w->s.q, w->s.inv_q, w->s.q_raw, lw->q_norm, w->rows * a->n_q_heads, a->head_dim,
-                     a->rms_eps, a->norm_offset);
-    m->ops->rms_norm(m->dev, w->s.k, w->s.inv_k, w->s.k_raw, lw->k_norm,
-                     (w->tokens - w->kept) * a->n_kv_heads, a->head_dim, a->rms_eps, a->norm_offset);
+    if (a->qk_norm)
+        m->ops->rms_norm(m->dev, s->q, s->inv_q, s->q_raw, m->w->layers[layer].q_norm, n * a->n_q_heads,
+                         a->head_dim, a->rms_eps, a->norm_offset);
+    m->ops->rope(m->dev, s->q, n, a->n_q_heads, a->head_dim, positions, table_of(m, layer), false);
+}
+
+void model__keys(struct model *m, int32_t layer, const struct layer_acts *s, int64_t n,
+                 const int32_t *positions)
+{
+    const struct arch *a = m->a;
+    if (a->qk_norm)
+        m->ops->rms_norm(m->dev, s->k, s->inv_k, s->k_raw, m->w->layers[layer].k_norm, n * a->n_kv_heads,
+                         a->head_dim, a->rms_eps, a->norm_offset);
+    m->ops->rope(m->dev, s->k, n, a->n_kv_heads, a->head_dim, positions, table_of(m, layer), false);
 }
 
 /* Norms -> attn: projections, head norms, rotation, attention. */
@@ -148,7 +163,6 @@ static void attention_block(struct model *m, int32_t layer, const struct work *w
 {
     const struct arch *a = m->a;
     const struct layer_acts *s = &w->s, *all = &m->layers[layer];
-    const float *table = a->sliding[layer] ? m->rope_local : m->rope_global;
     const int64_t n_kv = w->tokens - w->kept;
     float *const y[] = {a->qk_norm ? s->q_raw : s->q, a->qk_norm ? s->k_raw : s->k, s->v};
     if (w->norm == w->kv_norm) { /* [n, Q D], [n, K D], [n, K D] */
@@ -157,10 +171,11 @@ static void attention_block(struct model *m, int32_t layer, const struct work *w
         project(m, s, layer, PROJ_Q, 1, y, w->norm, w->rows);
         project(m, s, layer, PROJ_K, 2, y + 1, w->kv_norm, n_kv);
     }
-    if (a->qk_norm)
-        head_norms(m, layer, w);
-    m->ops->rope(m->dev, s->q, w->rows, a->n_q_heads, a->head_dim, w->positions, table, false);
-    m->ops->rope(m->dev, s->k, n_kv, a->n_kv_heads, a->head_dim, m->positions + w->kept, table, false);
+    model__queries(m, layer, s, w->rows, w->positions);
+    if (a->qk_norm) /* another layer's stand where the kept tokens' keys were */
+        model__keys(m, layer, all, w->tokens, m->positions);
+    else
+        model__keys(m, layer, s, n_kv, m->positions + w->kept);
     if (hook)
         kv_cache__store(hook->cache, hook, layer, s->k, s->v, w->tokens);
     if (w->rows == 0) /* nobody asks */

@@ -9,7 +9,7 @@
  * large that these would take more than CHUNK_MOST_BYTES, as many as that is room for, but not under 16, so
  * that products stay products; where it is small, as many as CHUNK_FREE_BYTES have room for. */
 #define CHUNK_ROWS       256
-#define CHUNK_MOST_BYTES (160 << 20)
+#define CHUNK_MOST_BYTES (80 << 20)
 #define CHUNK_FREE_BYTES (16 << 20)
 
 static int64_t chunk_rows(int64_t v_rows)

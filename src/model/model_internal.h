@@ -8,16 +8,17 @@
 /* What one layer keeps for its way back: what is not computed from the rest of it in one reading, as the
  * norms are (model.norm). Device memory, capacity tokens. */
 struct layer_acts {
-    float *x_in;            /* [T, H] residual stream at the layer's start */
-    float *inv1;            /* [T] of the norm of x_in */
-    float *q_raw, *k_raw;   /* [T, Q D], [T, K D] before the heads' norms; NULL without them */
-    float *inv_q, *inv_k;   /* [T, Q], [T, K] */
-    float *q, *k, *v;       /* after norm and rope; v as projected */
-    float *attn, *lse;      /* [T, Q D], [T, Q] */
-    float *o, *inv_o;       /* Gemma: [T, H] before the norm behind attention, [T] */
-    float *x_mid;           /* [T, H] after attention */
-    float *inv2;            /* [T] of the norm of x_mid */
-    float *gate, *up;       /* [T, I] */
+    float *x_in;          /* [T, H] residual stream at the layer's start */
+    float *inv1;          /* [T] of the norm of x_in */
+    float *q_raw, *k_raw; /* [T, Q D], [T, K D] before the heads' norms; NULL without them */
+    float *inv_q, *inv_k; /* [T, Q], [T, K] */
+    float *q, *k, *v;     /* after norm and rope; v as projected. With the heads' norms all layers share q and
+                             k, which are made from q_raw and k_raw again on the way back */
+    float *attn, *lse;    /* [T, Q D], [T, Q] */
+    float *o, *inv_o;     /* Gemma: [T, H] before the norm behind attention, [T] */
+    float *x_mid;         /* [T, H] after attention */
+    float *inv2;          /* [T] of the norm of x_mid */
+    float *gate, *up;     /* [T, I] */
     float *down, *inv_down; /* Gemma: [T, H], [T] */
     float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
 };
@@ -132,6 +133,13 @@ struct projection model__projection(const struct model *m, const struct layer_ac
                                     enum proj p);
 /* A layer's MLP, with its projections as above; gate.y and up.y are those of s. */
 struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t layer);
+
+/* From q_raw [n, Q D], or q as projected without the heads' norms, to q; positions: device [n]. The same for
+ * keys. */
+void model__queries(struct model *m, int32_t layer, const struct layer_acts *s, int64_t n,
+                    const int32_t *positions);
+void model__keys(struct model *m, int32_t layer, const struct layer_acts *s, int64_t n,
+                 const int32_t *positions);
 
 /* How many of seq's first tokens the layers hold the activations of. */
 int64_t model__kept(const struct model *m, const struct packed *seq);

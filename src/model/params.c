@@ -100,8 +100,7 @@ static bool column_stats(const struct weight *w, int64_t n, double *mean, double
     memset(mean, 0, (size_t)h * sizeof *mean);
     memset(spread, 0, (size_t)h * sizeof *spread);
     for (int64_t i = 0; i < n; i++) {
-        dtype_to_f32(w->dtype, (const char *)w->data + (size_t)(i * h) * dtype_bytes(w->dtype), row,
-                     (size_t)h);
+        weight_row(w, i, row);
         for (int64_t j = 0; j < h; j++) {
             mean[j] += row[j];
             spread[j] += (double)row[j] * row[j];

@@ -104,11 +104,11 @@ static bool layout_make(struct layout *l, const struct arch *a, enum dtype matri
     if (!l->slots)
         return false;
     for (int32_t i = 0; i < a->n_layers; i++)
-        projection_slots(l, a, i); /* first: their rows may go when they are packed */
+        projection_slots(l, a, i); /* what is multiplied comes first: its rows may go when they are packed */
     l->n_projections = l->n_slots;
-    strcpy(slot_add(l, SLOT_EMBED, a->n_embed_rows, a->hidden)->name, "model.embed_tokens.weight");
     if (!a->tied)
         strcpy(slot_add(l, SLOT_HEAD, a->n_embed_rows, a->hidden)->name, "lm_head.weight");
+    strcpy(slot_add(l, SLOT_EMBED, a->n_embed_rows, a->hidden)->name, "model.embed_tokens.weight");
     strcpy(slot_add(l, SLOT_FINAL_NORM, a->hidden, 0)->name, "model.norm.weight");
     for (int32_t i = 0; i < a->n_layers; i++)
         layer_norm_slots(l, a, i);
@@ -451,17 +451,23 @@ static enum status bind_vector(struct weights *w, const struct slot *s, const fl
     return ST_OK;
 }
 
-/* A layer's rows are read by the products, or no more. */
+/* Nobody reads the rows of a projection but the products. Those of embedding and head are also read one by
+ * one, by input and whole matrices of a checkpoint: the packed form must hold them. */
+static bool source_replaced(const struct layout *l, int32_t i, const struct weight *m)
+{
+    return m && m->source_unused && (i < l->n_projections || m->packed_row);
+}
+
+/* Rows of slots [first, end) go, if all in front of them did. */
 static void drop_sources(struct weights *w, const struct layout *l, int32_t first, int32_t end)
 {
-    if (first >= l->n_projections || w->unused_bytes != slot_begin(l, first))
-        return;
-    for (int32_t i = first; i < end; i++)
-        if (!slot_matrix(w, &l->slots[i])->source_unused)
+    for (int32_t i = first; i < end && w->unused_bytes == slot_begin(l, i); i++) {
+        struct weight *m = slot_matrix(w, &l->slots[i]);
+        if (!source_replaced(l, i, m))
             return;
-    for (int32_t i = first; i < end; i++)
-        slot_matrix(w, &l->slots[i])->data = NULL;
-    w->unused_bytes = slot_begin(l, end);
+        m->data = NULL;
+        w->unused_bytes = slot_begin(l, i + 1);
+    }
 }
 
 enum status weights_open(struct weights *w, const struct arch *a, struct err *err)
@@ -501,10 +507,10 @@ enum status weights_bind_group(struct weights *w, enum dtype matrix, const struc
             st = ops->weight_prepare(dev, to, (char *)m->packed + place[i], packs(m, place, i, first, end),
                                      err);
     }
-    if (st == ST_OK && a->tied)
-        w->head = w->embed;
     if (st == ST_OK)
         drop_sources(w, &l, first, end);
+    if (st == ST_OK && a->tied)
+        w->head = w->embed;
     free(place);
     free(l.slots);
     return st;

@@ -39,8 +39,8 @@ static void lay_layer(struct layer_cursor *c, const struct model *m, struct laye
     s->k_raw = a->qk_norm ? floats(c, t * kd) : NULL;
     s->inv_q = a->qk_norm ? floats(c, t * a->n_q_heads) : NULL;
     s->inv_k = a->qk_norm ? floats(c, t * a->n_kv_heads) : NULL;
-    s->q = floats(c, t * qd);
-    s->k = floats(c, t * kd);
+    s->q = a->qk_norm ? NULL : floats(c, t * qd); /* share_heads */
+    s->k = a->qk_norm ? NULL : floats(c, t * kd);
     s->v = floats(c, t * kd);
     s->attn = floats(c, t * qd);
     s->lse = floats(c, t * a->n_q_heads);
@@ -93,6 +93,19 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->dattn = floats(c, t * qd);
 }
 
+/* Queries and keys behind the heads' norms, one room for all layers. */
+static void share_heads(struct layer_cursor *c, struct model *m, int64_t t)
+{
+    const struct arch *a = m->a;
+    if (!a->qk_norm)
+        return;
+    float *q = floats(c, t * a->n_q_heads * a->head_dim), *k = floats(c, t * a->n_kv_heads * a->head_dim);
+    for (int32_t i = 0; i < a->n_layers; i++) {
+        m->layers[i].q = q;
+        m->layers[i].k = k;
+    }
+}
+
 static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool training, int32_t n_again)
 {
     if (training) {
@@ -109,6 +122,7 @@ static void lay_all(struct layer_cursor *c, struct model *m, int64_t t, bool tra
         for (int32_t i = 1; i < m->a->n_layers; i++)
             m->layers[i] = m->layers[0];
     }
+    share_heads(c, m, t);
     lay_shared(c, m, t, training);
     if (!training && c->base) {
         m->x_out = m->layers[0].x_in;

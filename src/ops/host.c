@@ -164,8 +164,17 @@ enum status ops__weight_check_memory(const struct weight *w, const void *memory,
     return ST_OK;
 }
 
-void ops__weight_row(const struct weight *w, int64_t row, float *out)
+bool weight_has_rows(const struct weight *w)
 {
+    return w->data != NULL || w->packed_row != NULL;
+}
+
+void weight_row(const struct weight *w, int64_t row, float *out)
+{
+    if (w->data == NULL) {
+        w->packed_row(w, row, out);
+        return;
+    }
     size_t at = (size_t)(row * w->n_in) * dtype_bytes(w->dtype);
     dtype_to_f32(w->dtype, (const char *)w->data + at, out, (size_t)w->n_in);
 }

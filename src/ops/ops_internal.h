@@ -48,8 +48,6 @@ enum status ops__weight_check(const struct weight *w, struct err *err);
 /* The same; and ST_DEFECT without data, or data or memory (where needed) that begin at no fit address. */
 enum status ops__weight_check_memory(const struct weight *w, const void *memory, bool needed,
                                      struct err *err);
-/* Row of a weight's source as float32, exact. */
-void ops__weight_row(const struct weight *w, int64_t row, float *out);
 void ops__round_bf16(float *x, int64_t n); /* each element to the nearest bfloat16, ties to even */
 
 /* The keys that a segment's tokens may see, root first: n ranges [start, start + n_tokens) of the packed

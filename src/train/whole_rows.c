@@ -37,7 +37,7 @@ static enum status check_shape(const struct params *p, int32_t item, const struc
                                struct err *err)
 {
     const struct weight *base = item == p->index_head_rows ? p->base_head : p->base_embed;
-    if (base == NULL || base->data == NULL)
+    if (base == NULL || !weight_has_rows(base))
         return err_set(err, ST_INPUT,
                        "%s: \"%s\" is a whole matrix, and the base to compare it with is not at hand", file,
                        t->name);
@@ -69,7 +69,7 @@ static int64_t row_differs(struct row_pair *r, const struct tensor *t, const str
 {
     const size_t at = (size_t)i * r->h;
     dtype_to_f32(t->dtype, (const char *)t->data + at * dtype_bytes(t->dtype), r->file, r->h);
-    dtype_to_f32(base->dtype, (const char *)base->data + at * dtype_bytes(base->dtype), r->base, r->h);
+    weight_row(base, i, r->base);
     for (size_t j = 0; j < r->h; j++)
         if (!same_value(r->file[j], r->base[j], t->dtype, base->dtype))
             return (int64_t)j;

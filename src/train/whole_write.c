@@ -55,8 +55,7 @@ static enum status make_rows(void *user, const struct tensor *t, int64_t from, i
         if (i >= p->new_first && i < p->new_first + p->n_new)
             memcpy(row, new_row, h * sizeof *row);
         else if (i < base->n_out)
-            dtype_to_f32(base->dtype, (const char *)base->data + (size_t)i * h * dtype_bytes(base->dtype),
-                         row, h);
+            weight_row(base, i, row);
         else
             memset(row, 0, h * sizeof *row);
         dtype_from_f32(t->dtype, row, (char *)out + (size_t)(i - from) * h * dtype_bytes(t->dtype), h);
@@ -67,8 +66,8 @@ static enum status make_rows(void *user, const struct tensor *t, int64_t from, i
 
 static enum status check_base(const struct params *p, struct err *err)
 {
-    if (p->base_embed != NULL && p->base_head != NULL && p->base_embed->data != NULL &&
-        p->base_head->data != NULL)
+    if (p->base_embed != NULL && p->base_head != NULL && weight_has_rows(p->base_embed) &&
+        weight_has_rows(p->base_head))
         return ST_OK;
     return err_set(err, ST_DEFECT, "whole matrices are asked for without the base's rows");
 }

@@ -68,7 +68,7 @@ static void test_rows_of_a_chunk(void **state)
 {
     static const struct {
         int64_t v, rows;
-    } cases[] = {{49681, 256}, {152465, 256}, {262673, 144}, {10000000, 16}, {1000, 4192}};
+    } cases[] = {{49681, 256}, {152465, 128}, {262673, 64}, {10000000, 16}, {1000, 4192}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct arch a = {.n_layers = 1, .n_embed_rows = (int32_t)cases[i].v};
         const struct params p = {0};

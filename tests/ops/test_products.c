@@ -283,18 +283,30 @@ static void test_bad_weights(void **state)
         enum status status, of_bytes; /* what prepare and weight_bytes say */
         const char *text;
     } cases[] = {
-        {{2, 2, DT_F32, NULL, NULL, false}, memory, ST_DEFECT, ST_OK, "without data"},
-        {{0, 2, DT_F32, data, NULL, false}, memory, ST_DEFECT, ST_DEFECT, "0 x 2"},
-        {{2, 2, DT_I32, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "I32"},
-        {{INT64_MAX / 2, 9, DT_BF16, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "too large"},
-        {{1, INT64_MAX / 64, DT_BF16, data, NULL, false}, memory, ST_INPUT, ST_INPUT, "too large"},
-        {{2, 2, DT_BF16, (char *)data + 1, NULL, false},
+        {{.n_out = 2, .n_in = 2, .dtype = DT_F32, .data = NULL}, memory, ST_DEFECT, ST_OK, "without data"},
+        {{.n_out = 0, .n_in = 2, .dtype = DT_F32, .data = data}, memory, ST_DEFECT, ST_DEFECT, "0 x 2"},
+        {{.n_out = 2, .n_in = 2, .dtype = DT_I32, .data = data}, memory, ST_INPUT, ST_INPUT, "I32"},
+        {{.n_out = INT64_MAX / 2, .n_in = 9, .dtype = DT_BF16, .data = data},
+         memory,
+         ST_INPUT,
+         ST_INPUT,
+         "too large"},
+        {{.n_out = 1, .n_in = INT64_MAX / 64, .dtype = DT_BF16, .data = data},
+         memory,
+         ST_INPUT,
+         ST_INPUT,
+         "too large"},
+        {{.n_out = 2, .n_in = 2, .dtype = DT_BF16, .data = (char *)data + 1},
          memory,
          ST_DEFECT,
          ST_OK,
          "does not begin on a whole BF16"},
-        {{2, 2, DT_F32, data, NULL, false}, NULL, ST_DEFECT, ST_OK, "without memory"},
-        {{2, 2, DT_F32, data, NULL, false}, memory + 32, ST_DEFECT, ST_OK, "aligned to 64"},
+        {{.n_out = 2, .n_in = 2, .dtype = DT_F32, .data = data}, NULL, ST_DEFECT, ST_OK, "without memory"},
+        {{.n_out = 2, .n_in = 2, .dtype = DT_F32, .data = data},
+         memory + 32,
+         ST_DEFECT,
+         ST_OK,
+         "aligned to 64"},
     };
     for (int table = 0; table < 2; table++) {
         const struct ops *ops = ops_by_name(table ? "cpu" : "reference");

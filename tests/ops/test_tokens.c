@@ -53,6 +53,53 @@ static void test_embed(void **state)
         embed_case(dtypes[i % 4], random_int(1, 150), random_int(1, 700), i % 2 ? 1 : 25.25f);
 }
 
+/* Rows of a weight whose source is gone: as they were, wherever the packed form holds them exactly. */
+static void packed_rows_case(const char *path, enum dtype dtype, enum compute compute)
+{
+    const struct ops *ops = ops_by_name("cpu");
+    struct device *dev = device_of(ops, path, 2, compute);
+    struct err err = ERR_INIT;
+    size_t n_bytes = 0;
+    if (dev == NULL)
+        return;
+    const int64_t n_out = random_int(1, 200), n_in = random_int(1, 300), n = n_out * n_in;
+    float *values = random_floats(n, 1), *row = guarded(n_in), *x = guarded(n_in);
+    void *store = aligned_alloc(64, ((size_t)n * 4 + 63) / 64 * 64);
+    dtype_from_f32(dtype, values, store, (size_t)n);
+    dtype_to_f32(dtype, store, values, (size_t)n);
+    struct weight w = {.n_out = n_out, .n_in = n_in, .dtype = dtype, .data = store};
+    assert_int_equal(ops->weight_bytes(dev, &n_bytes, n_out, n_in, dtype, &err), ST_OK);
+    void *packed = ops->alloc(dev, n_bytes);
+    assert_int_equal(ops->weight_prepare(dev, &w, packed, true, &err), ST_OK);
+    assert_true(w.source_unused && (w.packed_row != NULL) == (dtype == DT_BF16 || compute == COMPUTE_F32));
+    if (w.packed_row != NULL) {
+        memset(store, 0xff, (size_t)n * dtype_bytes(dtype));
+        w.data = NULL;
+    }
+    assert_true(weight_has_rows(&w));
+    for (int32_t i = 0; i < n_out; i++) {
+        weight_row(&w, i, row);
+        assert_same_bits("a row", row, values + i * n_in, n_in);
+        ops->embed(dev, x, &i, 1, &w, NULL, 0, 0, 1);
+        assert_same_bits("an embedded row", x, values + i * n_in, n_in);
+    }
+    ops->weight_release(dev, &w);
+    ops->release(dev, packed);
+    ops->close(dev);
+    free(store);
+    guarded_free(values, n, "values"), guarded_free(row, n_in, "row"), guarded_free(x, n_in, "x");
+}
+
+static void test_packed_rows(void **state)
+{
+    static const char *const paths[] = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
+    for (int i = 0; i < 40; i++) {
+        packed_rows_case(paths[i % 5], i / 5 % 2 ? DT_BF16 : DT_F32, COMPUTE_BF16);
+        if (i % 5 < 3)
+            packed_rows_case(paths[i % 5], i / 5 % 2 ? DT_BF16 : DT_F32, COMPUTE_F32);
+    }
+}
+
 static void test_gather_scatter(void **state)
 {
     enum { SOURCE = 90 };
@@ -317,10 +364,15 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_embed),         cmocka_unit_test(test_gather_scatter),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_cross_entropy_differences),
-        cmocka_unit_test(test_flat),          cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_open),          cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_packed_rows),
+        cmocka_unit_test(test_gather_scatter),
+        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_cross_entropy_differences),
+        cmocka_unit_test(test_flat),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

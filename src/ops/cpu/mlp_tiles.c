@@ -27,7 +27,7 @@ void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, c
     float *dact =
         ops__scratch(dev, dev->n_threads + 2, (size_t)(n_tokens * mlp->down.w->n_in) * sizeof *dact);
     struct project_call c[] = {{.parts = &mlp->down, .n = 1, .x_of = mlp, .dx = dact},
-                               {.parts = both, .n = 2, .x = x, .dx = dx, .dy_of = mlp, .dact = dact}};
+                               {.parts = both, .n = 2, .x = x, .dx = dx, .down = &c[0]}};
     cpu__calls_open(c, 2, dev, n_tokens, cpu__lay_back);
 #pragma omp parallel num_threads(dev->n_threads) if (c[1].large)
     {
@@ -35,9 +35,13 @@ void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, c
         cpu__back_adapters(&c[0]);
         cpu__back_adapters(&c[1]);
 #pragma omp barrier
-        cpu__back_products(&c[0]);
+        cpu__back_tokens(&c[0]);
+        cpu__back_input(&c[0]);
 #pragma omp barrier /* dact is there */
-        cpu__back_products(&c[1]);
+        cpu__back_tokens(&c[1]);
+        cpu__back_input(&c[1]);
+        cpu__back_parameters(&c[0]);
+        cpu__back_parameters(&c[1]);
         dev->tiles->end();
     }
 }

@@ -4,6 +4,7 @@
  * sums wait between them in a buffer of their own. Where the cuts lie changes no bits (tiles.h). */
 #include "panels.h"
 #include "cpu_internal.h"
+#include "util/dtype.h"
 #include <omp.h>
 
 enum {
@@ -266,6 +267,19 @@ void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const 
     for (int64_t j = 0; j < panels_of(to->n); j++)
         dev->tiles->copy_right_turned(to->panels + j * elements, w + j * PANEL * to->k, to->k,
                                       cpu_min(to->n - j * PANEL, PANEL), to->k);
+}
+
+void cpu__panels_column(float *out, const struct panels_matrix *m, int64_t column)
+{
+    enum { TILE = PANEL / 2 };
+    const uint16_t *at = m->panels + column / PANEL * tiles_panel_elements(m->k) +
+                         column % PANEL / TILE * (STEP_ELEMENTS / 2) + column % TILE * 2;
+    for (int64_t k = 0; k < m->k; k += 2) { /* pairs of terms lie side by side */
+        const uint16_t *pair = at + k / STEP * STEP_ELEMENTS + k % STEP / 2 * PANEL;
+        out[k] = bf16_to_f32(pair[0]);
+        if (k + 1 < m->k)
+            out[k + 1] = bf16_to_f32(pair[1]);
+    }
 }
 
 void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float *x, int64_t ldx, int64_t m,

@@ -47,8 +47,9 @@ struct panels_job {
  * uses each thread's scratch. The jobs' results must not overlap. No barrier at its end when nowait. */
 void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_jobs, bool nowait);
 
-/* The frozen matrices, prepared (weights.c): packs W^T of w, bfloat16 rows [n, k]. */
+/* The frozen matrices, prepared (weights.c): packs W^T of w, bfloat16 rows [n, k]; a column [k] of W^T. */
 void cpu__panels_pack(struct device *dev, const struct panels_matrix *to, const uint16_t *w);
+void cpu__panels_column(float *out, const struct panels_matrix *m, int64_t column);
 /* c [m, b->n] (stride ldc) = x [m, b->k] (float32, stride ldx, rounded here) times b (+ c when accumulate);
  * transposed: c [m, b->k] = x [m, b->n] times b^T. */
 void cpu__panels_product(struct device *dev, float *c, int64_t ldc, const float *x, int64_t ldx, int64_t m,

@@ -213,19 +213,36 @@ static void pack_dy(const struct project_call *c, int p, int64_t i, int64_t firs
               n, rows);
 }
 
-/* The gradients of gate and up, made and packed. */
+/* Whether x as the right operand of the gradients of A is wanted. */
+static bool any_lora(const struct project_call *c)
+{
+    for (int p = 0; p < c->n; p++)
+        if (c->parts[p].a != NULL)
+            return true;
+    return false;
+}
+
+/* The gradients of gate and up, made and packed, and down's input. */
 static void gated_rows(const struct project_call *c, int64_t i, int64_t rows)
 {
-    float dgate[PANEL * CHUNK], dup[PANEL * CHUNK];
-    const struct mlp *mlp = c->dy_of;
+    float dgate[PANEL * CHUNK], dup[PANEL * CHUNK], act[PANEL * CHUNK];
+    const struct kernels *kernels = c->dev->kernels;
+    const struct mlp *mlp = c->down->x_of;
+    const bool with_act = any_lora(c->down);
     int64_t width = mlp->gate.w->n_out;
     for (int64_t k = 0; k < width; k += CHUNK) {
         int64_t n = cpu_min(width - k, CHUNK), at = i * PANEL * width + k;
-        for (int64_t r = 0; r < rows; r++, at += width)
-            c->dev->kernels->act_mul_back(mlp->act, dgate + r * CHUNK, dup + r * CHUNK, c->dact + at,
-                                          mlp->gate.y + at, mlp->up.y + at, n);
+        for (int64_t r = 0; r < rows * CHUNK; r += CHUNK, at += width) {
+            const float *dact = c->down->dx + at, *gate = mlp->gate.y + at, *up = mlp->up.y + at;
+            if (with_act)
+                kernels->act_mul_both(mlp->act, act + r, dgate + r, dup + r, dact, gate, up, n);
+            else
+                kernels->act_mul_back(mlp->act, dgate + r, dup + r, dact, gate, up, n);
+        }
         pack_dy(c, 0, i, k, dgate, CHUNK, n, rows);
         pack_dy(c, 1, i, k, dup, CHUNK, n, rows);
+        if (with_act)
+            pack_both(c->down, NULL, c->down->x_right, i, k, act, CHUNK, n, rows);
     }
 }
 
@@ -248,31 +265,26 @@ static void lora_tokens_back(const struct project_call *c, const struct projecti
 /* x as the right operand of the gradients of A. */
 static void pack_x_right(const struct project_call *c, int64_t i, int64_t rows)
 {
-    float buffer[PANEL * CHUNK];
-    for (int64_t k = 0; k < c->n_in; k += CHUNK) {
-        int64_t ld, n = cpu_min(c->n_in - k, CHUNK);
-        const float *x = x_chunk(c, i, k, n, rows, buffer, &ld);
-        pack_both(c, NULL, c->x_right, i, k, x, ld, n, rows);
-    }
+    for (int64_t k = 0; k < c->n_in; k += CHUNK)
+        pack_both(c, NULL, c->x_right, i, k, c->x + i * PANEL * c->n_in + k, c->n_in,
+                  cpu_min(c->n_in - k, CHUNK), rows);
 }
 
 /* All that is packed of the tokens of panel i. */
 static void tokens_back(const struct project_call *c, int64_t i)
 {
     int64_t rows = cpu_min(c->n_tokens - i * PANEL, PANEL);
-    bool any = false;
-    if (c->dy_of != NULL)
+    if (c->down != NULL)
         gated_rows(c, i, rows);
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
         int64_t n_out = q->w->n_out;
-        for (int64_t k = 0; k < n_out && c->dy_of == NULL; k += CHUNK)
+        for (int64_t k = 0; k < n_out && c->down == NULL; k += CHUNK)
             pack_dy(c, p, i, k, q->dy + i * PANEL * n_out + k, n_out, cpu_min(n_out - k, CHUNK), rows);
         if (q->a != NULL)
             lora_tokens_back(c, q, &c->packed[p], i, rows);
-        any = any || q->a != NULL;
     }
-    if (any)
+    if (c->x != NULL && any_lora(c))
         pack_x_right(c, i, rows);
 }
 
@@ -316,8 +328,7 @@ static void gradient_a(const struct project_call *c, const struct projection *q,
         }
 }
 
-/* dB and dA of all projections. For all threads of a region. */
-static void gradients(const struct project_call *c)
+void cpu__back_parameters(const struct project_call *c)
 {
     enum { WIDTH = GRADIENT_PANELS * PANEL };
     for (int i = 0; i < c->n; i++) {
@@ -360,16 +371,20 @@ void cpu__back_adapters(const struct project_call *c)
     }
 }
 
-void cpu__back_products(const struct project_call *c)
+void cpu__back_tokens(const struct project_call *c)
 {
-    struct panels_job job;
-    job_back(c, &job);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < c->n_panels; i++)
         tokens_back(c, i);
-    if (c->dx != NULL)
-        cpu__panels_jobs(c->dev, &job, 1, true);
-    gradients(c);
+}
+
+void cpu__back_input(const struct project_call *c)
+{
+    struct panels_job job;
+    if (c->dx == NULL)
+        return;
+    job_back(c, &job);
+    cpu__panels_jobs(c->dev, &job, 1, true);
 }
 
 void cpu__project_back_tiles(struct device *dev, const struct projection *parts, int n, float *dx,
@@ -382,7 +397,9 @@ void cpu__project_back_tiles(struct device *dev, const struct projection *parts,
         c.tiles->begin();
         cpu__back_adapters(&c);
 #pragma omp barrier
-        cpu__back_products(&c);
+        cpu__back_tokens(&c);
+        cpu__back_input(&c);
+        cpu__back_parameters(&c);
         c.tiles->end();
     }
 }

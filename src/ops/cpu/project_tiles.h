@@ -20,9 +20,10 @@ struct project_call {
     int n;
     const float *x; /* [T, n_in]; NULL: act(gate.y) * up.y of x_of */
     const struct mlp *x_of;
-    float *dx;               /* [T, n_in]; NULL: not wanted */
-    const struct mlp *dy_of; /* not NULL: the parts are its gate and up, whose dy follow from dact */
-    const float *dact;       /* [T, I] gradient of act(gate.y) * up.y */
+    float *dx; /* [T, n_in]; NULL: not wanted */
+    /* Not NULL: the parts are gate and up of down->x_of, whose dy follow from down->dx; and with their rows
+     * those of down's input are made once more, which down's gradients want. */
+    const struct project_call *down;
 
     struct device *dev;
     const struct tiles *tiles;
@@ -44,11 +45,14 @@ void cpu__lay_back(struct project_call *c, struct pieces *p);
 void cpu__calls_open(struct project_call *calls, int n, struct device *dev, int64_t n_tokens,
                      void (*lay)(struct project_call *c, struct pieces *p));
 
-/* For all threads of a parallel region, after tiles->begin. A barrier must lie between adapters and products;
- * products end without one (forward: unless told otherwise). */
+/* For all threads of a parallel region, after tiles->begin. A barrier must lie between adapters and what
+ * comes after them. Forward products end with one unless told otherwise. On the way back: the tokens' panels,
+ * with a barrier at their end; dx from them; dA and dB from them, and for down from those of gate and up. */
 void cpu__forward_adapters(const struct project_call *c);
 void cpu__forward_products(const struct project_call *c, bool nowait);
 void cpu__back_adapters(const struct project_call *c);
-void cpu__back_products(const struct project_call *c);
+void cpu__back_tokens(const struct project_call *c);
+void cpu__back_input(const struct project_call *c);
+void cpu__back_parameters(const struct project_call *c);
 
 #endif

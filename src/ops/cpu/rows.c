@@ -86,7 +86,7 @@ void cpu__embed(struct device *dev, float *x, const int32_t *ids, int64_t n_toke
             if (new_row >= 0 && new_row < n_new)
                 memcpy(x + t * h, new_rows + new_row * h, (size_t)h * sizeof *x);
             else
-                ops__weight_row(table, ids[t], x + t * h);
+                weight_row(table, ids[t], x + t * h);
             if (scale != 1)
                 dev->kernels->scale(x + t * h, h, scale);
         }

@@ -35,6 +35,7 @@ static void lay_out(struct packed_weight *packed, size_t *n_bytes, struct device
         int64_t panel = dev->kernels->panel;
         *n_bytes = align64((size_t)(cpu_blocks(w->n_out, panel) * panel * w->n_in) * element);
         packed->panels = memory;
+        packed->width = panel;
     }
 }
 
@@ -65,7 +66,7 @@ static void pack_panel(struct device *dev, const struct weight *w, const struct 
     int64_t n = cpu_min(w->n_out - first, panel), element = (int64_t)dtype_bytes(packed->dtype);
     float *turned = scratch + panel * k;
     for (int64_t i = 0; i < n; i++)
-        ops__weight_row(w, first + i, scratch + i * k);
+        weight_row(w, first + i, scratch + i * k);
     dev->kernels->pack_cols(turned, scratch, k, k, n);
     convert(dev, packed->dtype, (char *)packed->panels + first * k * element, turned, k * panel);
 }
@@ -94,7 +95,7 @@ static enum status native_fill(struct device *dev, const struct weight *w, const
 #pragma omp parallel for num_threads(dev->n_threads) schedule(static)
         for (int64_t i = 0; i < n; i++) {
             float *row = ops__scratch(dev, omp_get_thread_num(), (size_t)k * sizeof *row);
-            ops__weight_row(w, i, row);
+            weight_row(w, i, row);
             dev->kernels->to_bf16(rounded + i * k, row, k);
         }
         rows = rounded;
@@ -102,6 +103,22 @@ static enum status native_fill(struct device *dev, const struct weight *w, const
     cpu__panels_pack(dev, &packed->tiles, rows);
     ops__release(dev, rounded);
     return ST_OK;
+}
+
+static void row_of_tiles(const struct weight *w, int64_t row, float *out)
+{
+    const struct packed_weight *packed = w->prepared;
+    cpu__panels_column(out, &packed->tiles, row);
+}
+
+static void row_of_panels(const struct weight *w, int64_t row, float *out)
+{
+    const struct packed_weight *packed = w->prepared;
+    const int64_t width = packed->width, first = row / width * width * w->n_in + row % width;
+    const float *f32 = packed->panels;
+    const uint16_t *bf16 = packed->panels;
+    for (int64_t k = 0; k < w->n_in; k++)
+        out[k] = packed->dtype == DT_BF16 ? bf16_to_f32(bf16[first + k * width]) : f32[first + k * width];
 }
 
 enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
@@ -121,6 +138,7 @@ enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memo
     else if (fill)
         panels_fill(dev, w, packed);
     w->source_unused = status == ST_OK;
+    w->packed_row = packed->dtype != w->dtype ? NULL : dev->tiles != NULL ? row_of_tiles : row_of_panels;
     if (status != ST_OK)
         cpu__weight_release(dev, w);
     return status;
@@ -131,6 +149,7 @@ void cpu__weight_release(struct device *dev, struct weight *w)
     struct packed_weight *packed = w->prepared;
     free(packed);
     w->prepared = NULL;
+    w->packed_row = NULL;
 }
 
 /* The activations as the multiplier sees them: in the bfloat16 mode a rounded copy [rows, n]. */

@@ -6,8 +6,9 @@
 #include "util/dtype.h"
 
 struct packed_weight {
-    enum dtype dtype;           /* DT_F32 or DT_BF16 */
-    void *panels;               /* [n_in][panel] of W^T; NULL where tiles multiply */
+    enum dtype dtype; /* DT_F32 or DT_BF16 */
+    void *panels;     /* [n_in][width] of W^T; NULL where tiles multiply */
+    int64_t width;
     struct panels_matrix tiles; /* W^T, where tiles multiply */
 };
 

@@ -28,7 +28,7 @@ enum status reference__weight_prepare(struct device *dev, struct weight *w, void
     if (!needed)
         return ST_OK;
     for (int64_t row = 0; row < w->n_out && fill; row++)
-        ops__weight_row(w, row, copy + row * w->n_in);
+        weight_row(w, row, copy + row * w->n_in);
     if (dev->compute == COMPUTE_BF16 && fill)
         ops__round_bf16(copy, w->n_out * w->n_in);
     w->prepared = copy;

@@ -13,7 +13,7 @@ void reference__embed(struct device *dev, float *x, const int32_t *ids, int64_t 
         if (new_row >= 0 && new_row < n_new)
             memcpy(x + t * h, new_rows + new_row * h, (size_t)h * sizeof *x);
         else
-            ops__weight_row(table, ids[t], x + t * h);
+            weight_row(table, ids[t], x + t * h);
         for (int64_t i = 0; i < h; i++)
             x[t * h + i] *= scale;
     }

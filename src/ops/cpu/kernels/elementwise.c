@@ -39,24 +39,57 @@ void KERNEL(act_mul)(enum act_kind kind, float *out, const float *gate, const fl
             out[i] = gate[i] * sigmoid(twice_u(gate[i])) * up[i];
 }
 
+/* act(x), and its derivative. */
+static inline float silu(float x, float *derivative)
+{
+    float slope, s = sigmoid_slope(x, &slope);
+    *derivative = FMA(x, slope, s);
+    return x * s;
+}
+static inline float gelu_tanh(float x, float *derivative)
+{
+    float slope, s = sigmoid_slope(twice_u(x), &slope);
+    /* Beyond 30 the slope is 0; cut there, so that it does not meet an infinity. */
+    float near = x < -30.0f ? -30.0f : x;
+    near = near > 30.0f ? 30.0f : near;
+    float inner = 1.59576912f * FMA(0.134145f * near, near, 1.0f); /* derivative of 2 u */
+    *derivative = FMA(near * slope, inner, s);
+    return x * s;
+}
+
 void KERNEL(act_mul_back)(enum act_kind kind, float *dgate, float *dup, const float *dout, const float *gate,
                           const float *up, int64_t n)
 {
     if (kind == ACT_SILU)
         for (int64_t i = 0; i < n; i++) {
-            float x = gate[i], u = up[i], d = dout[i], slope, s = sigmoid_slope(x, &slope);
-            dgate[i] = d * u * FMA(x, slope, s);
-            dup[i] = d * (x * s);
+            float u = up[i], d = dout[i], derivative, act = silu(gate[i], &derivative);
+            dgate[i] = d * u * derivative;
+            dup[i] = d * act;
         }
     else
         for (int64_t i = 0; i < n; i++) {
-            float x = gate[i], u = up[i], d = dout[i], slope, s = sigmoid_slope(twice_u(x), &slope);
-            /* Beyond 30 the slope is 0; cut there, so that it does not meet an infinity. */
-            float near = x < -30.0f ? -30.0f : x;
-            near = near > 30.0f ? 30.0f : near;
-            float inner = 1.59576912f * FMA(0.134145f * near, near, 1.0f); /* derivative of 2 u */
-            dgate[i] = d * u * FMA(near * slope, inner, s);
-            dup[i] = d * (x * s);
+            float u = up[i], d = dout[i], derivative, act = gelu_tanh(gate[i], &derivative);
+            dgate[i] = d * u * derivative;
+            dup[i] = d * act;
+        }
+}
+
+void KERNEL(act_mul_both)(enum act_kind kind, float *restrict out, float *restrict dgate, float *restrict dup,
+                          const float *dout, const float *gate, const float *up, int64_t n)
+{
+    if (kind == ACT_SILU)
+        for (int64_t i = 0; i < n; i++) {
+            float u = up[i], d = dout[i], derivative, act = silu(gate[i], &derivative);
+            out[i] = act * u;
+            dgate[i] = d * u * derivative;
+            dup[i] = d * act;
+        }
+    else
+        for (int64_t i = 0; i < n; i++) {
+            float u = up[i], d = dout[i], derivative, act = gelu_tanh(gate[i], &derivative);
+            out[i] = act * u;
+            dgate[i] = d * u * derivative;
+            dup[i] = d * act;
         }
 }
 

@@ -22,6 +22,7 @@ const struct kernels KERNEL(kernels) = {
     .rope = KERNEL(rope),
     .act_mul = KERNEL(act_mul),
     .act_mul_back = KERNEL(act_mul_back),
+    .act_mul_both = KERNEL(act_mul_both),
     .cross_entropy = KERNEL(cross_entropy),
     .scale = KERNEL(scale),
     .add = KERNEL(add),
