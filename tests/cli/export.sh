@@ -30,9 +30,11 @@ case_of llama llama auto
 case_of qwen qwen3 untied
 case_of gemma gemma3_text auto
 
-# another instruction set merges the same sums
-run 0 export --model_path llama/stage1_mlm --merged baseline --set cpu_path=baseline
-same baseline llama/merged llama/packs/stage1.h5
+# another instruction set and the plain loops merge the same sums
+for path in baseline reference; do
+    run 0 export --model_path llama/stage1_mlm --merged $path --set cpu_path=$path
+    same $path llama/merged llama/packs/stage1.h5
+done
 
 # refused: a place that is taken, an adapter that is none
 run 2 export --model_path llama/stage1_mlm --merged llama/merged

@@ -1,5 +1,6 @@
 /* Matrix products. A weight that is not float32, or that must be rounded, is converted once (prepared). */
 #include "reference_internal.h"
+#include <string.h>
 
 static bool converts(const struct device *dev, enum dtype source)
 {
@@ -17,6 +18,11 @@ enum status reference__weight_bytes(struct device *dev, size_t *n_bytes, int64_t
     return ST_OK;
 }
 
+static void row_of_copy(const struct weight *w, int64_t row, float *out)
+{
+    memcpy(out, (const float *)w->prepared + row * w->n_in, (size_t)w->n_in * sizeof *out);
+}
+
 enum status reference__weight_prepare(struct device *dev, struct weight *w, void *memory, bool fill,
                                       struct err *err)
 {
@@ -24,6 +30,7 @@ enum status reference__weight_prepare(struct device *dev, struct weight *w, void
     float *copy = memory;
     w->prepared = NULL;
     w->source_unused = needed;
+    w->packed_row = NULL;
     TRY(ops__weight_check_memory(w, memory, needed, err));
     if (!needed)
         return ST_OK;
@@ -32,12 +39,15 @@ enum status reference__weight_prepare(struct device *dev, struct weight *w, void
     if (dev->compute == COMPUTE_BF16 && fill)
         ops__round_bf16(copy, w->n_out * w->n_in);
     w->prepared = copy;
+    if (dev->compute == COMPUTE_F32 || w->dtype == DT_BF16) /* not rounded */
+        w->packed_row = row_of_copy;
     return ST_OK;
 }
 
 void reference__weight_release(struct device *dev, struct weight *w)
 {
     w->prepared = NULL; /* the caller's memory */
+    w->packed_row = NULL;
 }
 
 static const float *weight_f32(const struct weight *w)
