@@ -31,7 +31,8 @@ struct params {
     int32_t n_items;
     int64_t n_values;
     int32_t index_rows, index_head_rows; /* into items; -1 if absent */
-    /* The base's rows in host memory, borrowed; NULL where files with whole matrices need not be read. */
+    /* The base's matrices, borrowed, whose rows weight_row reads; NULL where files with whole matrices need
+     * not be read. */
     const struct weight *base_embed, *base_head;
     int32_t (*index_lora)[N_PROJ]; /* [L][N_PROJ] item of A (B follows); -1 */
 };
@@ -40,8 +41,12 @@ struct params {
 enum status params_init(struct params *p, const struct arch *a, const struct lora_config *lora,
                         int64_t new_first, int64_t n_new, bool untied_rows, struct err *err);
 void params_release(struct params *p);
+/* Row of the whole matrix that the new rows of an item lie over and behind: the trained one, else the base's,
+ * and 0 beyond both. item -1: no new rows. out [base->n_in]. */
+void params_row(const struct params *p, const float *values, int32_t item, const struct weight *base,
+                int64_t row, float *out);
 /* Starting values (host): A uniform in +-1/sqrt(n_in), B zero, new rows at the mean of the base's rows plus a
- * little noise; head rows likewise of the head. Base rows are read through embed and head (host data). */
+ * little noise; head rows likewise of the head. Base rows are read with weight_row. */
 void params_start(const struct params *p, const struct arch *a, const struct weight *embed,
                   const struct weight *head, uint64_t seed, float *values);
 /* Views of the flat vector as named tensors (PEFT keys), in items order. */

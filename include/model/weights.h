@@ -17,7 +17,7 @@ struct layer_weights {
 
 struct weights {
     const struct arch *arch;
-    struct weight embed;     /* [E, H] */
+    struct weight embed;     /* [E, H]; rows by weight_row */
     struct weight head;      /* [E, H]; the same data as embed when tied */
     const float *final_norm; /* [H] */
     struct layer_weights *layers;

@@ -189,7 +189,8 @@ struct ops {
                          const float *gate, const float *up, int64_t n);
 
     /* x[t] = scale * row(ids[t]); ids at new_first .. new_first + n_new - 1 take new_rows [n_new, H]
-     * (float32), all others table [*, H] of table->dtype. ids [T] on the device. back: d_new[id - new_first]
+     * (float32), all others rows of table [*, H] (weight_row). ids [T] on the device. back: d_new[id -
+     * new_first]
      * += scale * dx[t], in token order. */
     void (*embed)(struct device *dev, float *x, const int32_t *ids, int64_t n_tokens,
                   const struct weight *table, const float *new_rows, int64_t new_first, int64_t n_new,

@@ -47,19 +47,6 @@ static bool find_matrix(const struct assembly *s, const char *name, struct merge
     return true;
 }
 
-static void base_row(const struct assembly *s, const struct merged *m, int64_t i, float *out)
-{
-    const struct params *p = &s->params;
-    const size_t h = (size_t)m->base->n_in;
-    if (m->new_rows >= 0 && i >= p->new_first && i < p->new_first + p->n_new)
-        memcpy(out, s->values + p->items[m->new_rows].offset + (size_t)(i - p->new_first) * h,
-               h * sizeof *out);
-    else if (i < m->base->n_out)
-        weight_row(m->base, i, out);
-    else
-        memset(out, 0, h * sizeof *out);
-}
-
 /* Rows of a merged matrix, for safetensors_write_rows. */
 static enum status merged_rows(void *user, const struct tensor *t, int64_t from, int64_t n, void *out,
                                struct err *err)
@@ -72,7 +59,7 @@ static enum status merged_rows(void *user, const struct tensor *t, int64_t from,
         return err_set(err, ST_DEFECT, "no rows of '%s' to merge", t->name);
     const int64_t h = m.base->n_in, r = p->lora.r;
     for (int64_t i = 0; i < n; i++)
-        base_row(s, &m, from + i, x + i * h);
+        params_row(p, s->values, m.new_rows, m.base, from + i, x + i * h);
     if (m.lora < 0)
         return ST_OK;
     const float *lora_a = s->values + p->items[m.lora].offset,

@@ -134,6 +134,19 @@ static void start_rows(const struct params *p, int32_t item, const struct weight
     free(mean);
 }
 
+void params_row(const struct params *p, const float *values, int32_t item, const struct weight *base,
+                int64_t row, float *out)
+{
+    const size_t h = (size_t)base->n_in;
+    const int64_t new_row = row - p->new_first;
+    if (item >= 0 && new_row >= 0 && new_row < p->n_new)
+        memcpy(out, values + p->items[item].offset + (size_t)new_row * h, h * sizeof *out);
+    else if (row < base->n_out)
+        weight_row(base, row, out);
+    else
+        memset(out, 0, h * sizeof *out);
+}
+
 void params_start(const struct params *p, const struct arch *a, const struct weight *embed,
                   const struct weight *head, uint64_t seed, float *values)
 {

@@ -51,13 +51,7 @@ static enum status make_rows(void *user, const struct tensor *t, int64_t from, i
     if (row == NULL)
         return err_memory(err, "a row", h * sizeof *row);
     for (int64_t i = from; i < from + n; i++) {
-        const float *new_row = m->values + p->items[item].offset + (size_t)(i - p->new_first) * h;
-        if (i >= p->new_first && i < p->new_first + p->n_new)
-            memcpy(row, new_row, h * sizeof *row);
-        else if (i < base->n_out)
-            weight_row(base, i, row);
-        else
-            memset(row, 0, h * sizeof *row);
+        params_row(p, m->values, item, base, i, row);
         dtype_from_f32(t->dtype, row, (char *)out + (size_t)(i - from) * h * dtype_bytes(t->dtype), h);
     }
     free(row);

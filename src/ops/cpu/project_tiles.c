@@ -226,22 +226,17 @@ static bool any_lora(const struct project_call *c)
 static void gated_rows(const struct project_call *c, int64_t i, int64_t rows)
 {
     float dgate[PANEL * CHUNK], dup[PANEL * CHUNK], act[PANEL * CHUNK];
-    const struct kernels *kernels = c->dev->kernels;
     const struct mlp *mlp = c->down->x_of;
-    const bool with_act = any_lora(c->down);
     int64_t width = mlp->gate.w->n_out;
     for (int64_t k = 0; k < width; k += CHUNK) {
         int64_t n = cpu_min(width - k, CHUNK), at = i * PANEL * width + k;
         for (int64_t r = 0; r < rows * CHUNK; r += CHUNK, at += width) {
             const float *dact = c->down->dx + at, *gate = mlp->gate.y + at, *up = mlp->up.y + at;
-            if (with_act)
-                kernels->act_mul_both(mlp->act, act + r, dgate + r, dup + r, dact, gate, up, n);
-            else
-                kernels->act_mul_back(mlp->act, dgate + r, dup + r, dact, gate, up, n);
+            c->dev->kernels->act_mul_both(mlp->act, act + r, dgate + r, dup + r, dact, gate, up, n);
         }
         pack_dy(c, 0, i, k, dgate, CHUNK, n, rows);
         pack_dy(c, 1, i, k, dup, CHUNK, n, rows);
-        if (with_act)
+        if (any_lora(c->down))
             pack_both(c->down, NULL, c->down->x_right, i, k, act, CHUNK, n, rows);
     }
 }

@@ -126,6 +126,7 @@ enum status cpu__weight_prepare(struct device *dev, struct weight *w, void *memo
 {
     size_t n_bytes;
     w->prepared = NULL;
+    w->packed_row = NULL;
     TRY(ops__weight_check_memory(w, memory, true, err));
     struct packed_weight *packed = calloc(1, sizeof *packed);
     if (packed == NULL)
