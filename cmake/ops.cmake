@@ -21,7 +21,8 @@ if(TARGET smgpt_ops AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # processors that have them; tiles.c, which asks, is not.
   set(tiles ${PROJECT_SOURCE_DIR}/src/ops/cpu/tiles)
   set(tile_options -mavx2 -mfma -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16)
-  set_source_files_properties(${tiles}/pack.c ${tiles}/scores.c ${tiles}/dpbf16.c PROPERTIES COMPILE_OPTIONS "${tile_options}")
+  set_source_files_properties(${tiles}/pack.c ${tiles}/scores.c ${tiles}/gated.c ${tiles}/dpbf16.c
+                              PROPERTIES COMPILE_OPTIONS "${tile_options}")
   set_source_files_properties(${tiles}/amx.c PROPERTIES COMPILE_OPTIONS "${tile_options};-mamx-tile;-mamx-bf16")
 endif()
 

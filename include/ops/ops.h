@@ -72,12 +72,16 @@ struct projection {
 enum { MAX_PROJECTIONS = 3 };
 
 /* A gated MLP, act being the function of its gate:
- *   gate.y = gate(x), up.y = up(x), down.y = base + down(act(gate.y) * up.y)
- * gate.y and up.y [T, I] are kept for the way back, which begins at down.dy; dy of gate and up is not used.
- */
+ *   down.y = base + down(act(gate(x)) * up(x))
+ * What gate and up give is kept for the way back, which begins at down.dy; y and dy of gate and up are not
+ * used. Where the table multiplies bfloat16 natively it rounds them to that, before act too. */
 struct mlp {
     struct projection gate, up, down;
     enum act_kind act;
+    /* [mlp_kept_bytes of kept_room rows], aligned to 64, in a form of the table's own: written by mlp, read
+     * by mlp_back. Row i of x is row kept_first + i of it; the others are left alone. */
+    void *kept;
+    int64_t kept_room, kept_first;
 };
 
 /* Which tokens of a packed sequence see which (host arrays, borrowed during the call). */
@@ -147,6 +151,8 @@ struct ops {
                     int64_t n_tokens);
     void (*project_back)(struct device *dev, const struct projection *parts, int n, float *dx, const float *x,
                          int64_t n_tokens);
+    /* Bytes of struct mlp's kept with room for n_tokens of an MLP of that width (I). */
+    size_t (*mlp_kept_bytes)(const struct device *dev, int64_t width, int64_t n_tokens);
     void (*mlp)(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
     void (*mlp_back)(struct device *dev, const struct mlp *mlp, float *dx, const float *x, int64_t n_tokens);
     void (*gemm)(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,

@@ -22,8 +22,9 @@ struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t
                       .up = model__projection(m, s, layer, PROJ_UP),
                       .down = model__projection(m, s, layer, PROJ_DOWN),
                       .act = m->a->act};
-    mlp.gate.y = s->gate;
-    mlp.up.y = s->up;
+    mlp.kept = s->gated;
+    mlp.kept_room = s->gated_room;
+    mlp.kept_first = s->gated_first;
     return mlp;
 }
 
@@ -96,8 +97,7 @@ struct layer_acts model__acts_from(const struct model *m, struct layer_acts s, i
     s.inv_o = from(s.inv_o, first, 1);
     s.x_mid = from(s.x_mid, first, h);
     s.inv2 = from(s.inv2, first, 1);
-    s.gate = from(s.gate, first, a->mlp);
-    s.up = from(s.up, first, a->mlp);
+    s.gated_first = first;
     s.down = from(s.down, first, h);
     s.inv_down = from(s.inv_down, first, 1);
     for (int p = 0; p < N_PROJ; p++)

@@ -18,7 +18,8 @@ struct layer_acts {
     float *o, *inv_o;     /* Gemma: [T, H] before the norm behind attention, [T] */
     float *x_mid;         /* [T, H] after attention */
     float *inv2;          /* [T] of the norm of x_mid */
-    float *gate, *up;     /* [T, I] */
+    void *gated; /* struct mlp's kept, room for `capacity` tokens; row gated_first on is this one's */
+    int64_t gated_room, gated_first;
     float *down, *inv_down; /* Gemma: [T, H], [T] */
     float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
 };
@@ -131,7 +132,7 @@ void model__head_loss(struct model *m, const struct packed *seq, int64_t n, floa
  * unset. */
 struct projection model__projection(const struct model *m, const struct layer_acts *s, int32_t layer,
                                     enum proj p);
-/* A layer's MLP, with its projections as above; gate.y and up.y are those of s. */
+/* A layer's MLP, with its projections as above; keeping what it keeps in s. */
 struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t layer);
 
 /* From q_raw [n, Q D], or q as projected without the heads' norms, to q; positions: device [n]. The same for

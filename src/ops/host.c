@@ -212,3 +212,19 @@ int64_t ops__queries_before(const struct attention_shape *shape, int64_t t)
     }
     return low;
 }
+
+size_t ops__mlp_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens)
+{
+    (void)dev;
+    return 2 * (size_t)(width * n_tokens) * sizeof(float);
+}
+
+void ops__mlp_planes(const struct mlp *mlp, struct projection both[2])
+{
+    const int64_t width = mlp->gate.w->n_out;
+    float *gate = (float *)mlp->kept + mlp->kept_first * width;
+    both[0] = mlp->gate;
+    both[1] = mlp->up;
+    both[0].y = gate;
+    both[1].y = gate + mlp->kept_room * width;
+}

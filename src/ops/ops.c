@@ -39,6 +39,7 @@ static const struct {
     SLOT(linear_back),
     SLOT(project),
     SLOT(project_back),
+    SLOT(mlp_kept_bytes),
     SLOT(mlp),
     SLOT(mlp_back),
     SLOT(gemm),

@@ -42,6 +42,11 @@ void ops__copy(struct device *dev, void *dst, const void *src, size_t n_bytes);
 void ops__zero(struct device *dev, void *dst, size_t n_bytes);
 void ops__sync(struct device *dev);
 
+/* An MLP's kept values as float32 planes [kept_room, I], gate's before up's. */
+size_t ops__mlp_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens);
+/* gate and up of the MLP with y in their planes, from row kept_first on. */
+void ops__mlp_planes(const struct mlp *mlp, struct projection both[2]);
+
 /* ST_DEFECT or ST_INPUT when w has a size below 1, is too large or of an element type that is not floating.
  */
 enum status ops__weight_check(const struct weight *w, struct err *err);

@@ -178,6 +178,11 @@ static double mlp_flops(const struct mlp *m, int64_t n_tokens, double lora)
            projection_flops(&m->down, 1, n_tokens, lora, &n_out);
 }
 
+static size_t timed_mlp_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens)
+{
+    return inner->mlp_kept_bytes(dev, width, n_tokens);
+}
+
 static void timed_mlp(struct device *dev, const struct mlp *m, const float *x, int64_t n_tokens)
 {
     double start_s = clock_s();
@@ -300,6 +305,7 @@ static const struct ops wrappers = {
     .linear_back = timed_linear_back,
     .project = timed_project,
     .project_back = timed_project_back,
+    .mlp_kept_bytes = timed_mlp_kept_bytes,
     .mlp = timed_mlp,
     .mlp_back = timed_mlp_back,
     .gemm = timed_gemm,

@@ -70,6 +70,12 @@ EMULATED void _mm512_store_si512(void *p, __m512i v)
     memcpy(p, &v, sizeof v);
 }
 
+/* Past the caches; the same to memory. */
+EMULATED void _mm512_stream_si512(__m512i *p, __m512i v)
+{
+    _mm512_store_si512(p, v);
+}
+
 EMULATED __m512 _mm512_maskz_loadu_ps(__mmask16 mask, const void *p)
 {
     const float *x = p;
@@ -116,6 +122,7 @@ EMULATED __m512i _mm512_set1_epi32(int32_t x)
 #define _mm512_setzero_ps()    ((__m512){0})
 #define _mm512_setzero_si512() ((__m512i){0})
 #define _mm512_castsi512_ps(v) ((__m512)(v))
+#define _mm_sfence()           ((void)0)
 #define _mm512_set_epi64(...)  emulated_set_epi64((const long long[8]){__VA_ARGS__})
 #define _mm512_set_epi16(...)  emulated_set_epi16((const short[32]){__VA_ARGS__})
 
@@ -317,6 +324,14 @@ EMULATED __m512i _mm512_cvtepu16_epi32(__m256i x)
         v[i] = half[i];
     return (__m512i)v;
 }
+
+EMULATED __m256i _mm512_extracti64x4_epi64(__m512i x, int half)
+{
+    __m256i v;
+    memcpy(&v, (const char *)&x + half * sizeof v, sizeof v);
+    return v;
+}
+#define _mm512_castsi512_si256(x) _mm512_extracti64x4_epi64(x, 0)
 
 EMULATED __m512i _mm512_slli_epi32(__m512i x, unsigned n)
 {

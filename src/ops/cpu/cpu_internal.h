@@ -55,6 +55,7 @@ void cpu__project(struct device *dev, const struct projection *parts, int n, con
                   int64_t n_tokens);
 void cpu__project_back(struct device *dev, const struct projection *parts, int n, float *dx, const float *x,
                        int64_t n_tokens);
+size_t cpu__mlp_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens);
 void cpu__mlp(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
 void cpu__mlp_back(struct device *dev, const struct mlp *mlp, float *dx, const float *x, int64_t n_tokens);
 void cpu__gemm(struct device *dev, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,

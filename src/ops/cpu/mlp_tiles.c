@@ -1,12 +1,90 @@
-/* The gated MLP in tiles. act(gate) * up and the gradients of gate and up never stand in memory: rows of them
- * are made chunk by chunk and packed from the first-level cache. */
+/* The gated MLP in tiles. Neither act(gate) * up nor the gradients of gate, up and down's input ever stand in
+ * memory in float32: they are made of a product's sums while those are in the first-level cache, and packed.
+ *
+ * What gate and up gave is kept in blocks of PANEL rows by PANEL columns, [rows][gate, up][columns] of
+ * bfloat16, so that a product's sums go to one place, or two where the rows of a call do not begin with a
+ * block. */
 #include "project.h"
 #include "project_tiles.h"
+
+enum { ROW = 2 * PANEL, BLOCK = PANEL * ROW };
+
+size_t cpu__mlp_tiles_kept_bytes(int64_t width, int64_t n_tokens)
+{
+    return (size_t)(panels_of(n_tokens) * panels_of(width) * BLOCK) * sizeof(uint16_t);
+}
+
+/* Where row `row` of x is kept, columns of panel `panel`; the rows behind it follow to the end of the block.
+ */
+static uint16_t *kept_at(const struct mlp *mlp, int64_t row, int64_t panel)
+{
+    int64_t at = mlp->kept_first + row;
+    return (uint16_t *)mlp->kept + (at / PANEL * panels_of(mlp->gate.w->n_out) + panel) * BLOCK +
+           at % PANEL * ROW;
+}
+
+/* Of the rows from `row` on, `most` at most, those in one block. */
+static int kept_rows(const struct mlp *mlp, int64_t row, int64_t most)
+{
+    return (int)cpu_min(most, PANEL - (mlp->kept_first + row) % PANEL);
+}
+
+/* What is made of sums: of gate's and up's down's input; of down's input's gradient those of gate and up. */
+struct gated {
+    struct device *dev;
+    const struct mlp *mlp;
+    const struct project_call *down, *both;
+};
+
+static void gated_input(void *to, const struct panels_tile *t)
+{
+    const struct gated *g = to;
+    const struct tiles *tiles = g->dev->tiles;
+    float *gate = t->sums[0], *up = t->sums[1];
+    for (int r = 0, n; r < t->rows; r += n) {
+        n = kept_rows(g->mlp, t->row + r, t->rows - r);
+        tiles->keep_gated(kept_at(g->mlp, t->row + r, t->column / PANEL), gate + r * PANEL, up + r * PANEL,
+                          n);
+    }
+    g->dev->kernels->act_mul(g->mlp->act, gate, gate, up, t->rows * PANEL);
+    uint16_t *left = g->down->x_left + t->row / PANEL * tiles_panel_elements(g->down->n_in);
+    tiles->pack_left(left + t->column / STEP * STEP_ELEMENTS, gate, PANEL, t->rows, PANEL, 1);
+}
+
+static void gated_gradients(void *to, const struct panels_tile *t)
+{
+    enum { SIZE = PANEL * PANEL };
+    float gate[SIZE] __attribute__((aligned(64))), up[SIZE] __attribute__((aligned(64)));
+    float dgate[SIZE], dup[SIZE], act[SIZE];
+    const struct gated *g = to;
+    for (int r = 0, n; r < t->rows; r += n) {
+        n = kept_rows(g->mlp, t->row + r, t->rows - r);
+        g->dev->tiles->kept_gated(gate + r * PANEL, up + r * PANEL,
+                                  kept_at(g->mlp, t->row + r, t->column / PANEL), n);
+    }
+    g->dev->kernels->act_mul_both(g->mlp->act, act, dgate, dup, t->sums[0], gate, up, t->rows * PANEL);
+    cpu__pack_dy(g->both, 0, t->row, t->column, dgate, PANEL, t->columns, t->rows);
+    cpu__pack_dy(g->both, 1, t->row, t->column, dup, PANEL, t->columns, t->rows);
+    cpu__pack_x_right(g->down, t->row, t->column, act, PANEL, t->columns, t->rows);
+}
+
+/* Its kept rows are wanted soon. */
+static void fetch_kept(void *to, const struct panels_tile *t)
+{
+    const struct gated *g = to;
+    for (int r = 0, n; r < t->rows; r += n) {
+        n = kept_rows(g->mlp, t->row + r, t->rows - r);
+        const uint16_t *kept = kept_at(g->mlp, t->row + r, t->column / PANEL);
+        for (int i = 0; i < n * ROW; i += ROW / 2)
+            __builtin_prefetch(kept + i);
+    }
+}
 
 void cpu__mlp_tiles(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens)
 {
     const struct projection both[] = {mlp->gate, mlp->up};
-    struct project_call c[] = {{.parts = both, .n = 2, .x = x}, {.parts = &mlp->down, .n = 1, .x_of = mlp}};
+    struct project_call c[] = {{.parts = both, .n = 2, .x = x}, {.parts = &mlp->down, .n = 1}};
+    struct gated gated = {.dev = dev, .mlp = mlp, .down = &c[1]};
     cpu__calls_open(c, 2, dev, n_tokens, cpu__lay_forward);
 #pragma omp parallel num_threads(dev->n_threads) if (c[0].large)
     {
@@ -14,8 +92,10 @@ void cpu__mlp_tiles(struct device *dev, const struct mlp *mlp, const float *x, i
         cpu__forward_adapters(&c[0]);
         cpu__forward_adapters(&c[1]);
 #pragma omp barrier
-        cpu__forward_products(&c[0], false);
-        cpu__forward_products(&c[1], true);
+        cpu__forward_tokens(&c[0]);
+        cpu__forward_pair(&c[0], gated_input, &gated);
+        cpu__forward_tokens(&c[1]);
+        cpu__forward_products(&c[1]);
         dev->tiles->end();
     }
 }
@@ -23,11 +103,10 @@ void cpu__mlp_tiles(struct device *dev, const struct mlp *mlp, const float *x, i
 void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, const float *x,
                          int64_t n_tokens)
 {
-    const struct projection both[] = {mlp->gate, mlp->up};
-    float *dact =
-        ops__scratch(dev, dev->n_threads + 2, (size_t)(n_tokens * mlp->down.w->n_in) * sizeof *dact);
-    struct project_call c[] = {{.parts = &mlp->down, .n = 1, .x_of = mlp, .dx = dact},
-                               {.parts = both, .n = 2, .x = x, .dx = dx, .down = &c[0]}};
+    struct projection both[] = {mlp->gate, mlp->up};
+    both[0].dy = both[1].dy = NULL;
+    struct project_call c[] = {{.parts = &mlp->down, .n = 1}, {.parts = both, .n = 2, .x = x, .dx = dx}};
+    struct gated gated = {.dev = dev, .mlp = mlp, .down = &c[0], .both = &c[1]};
     cpu__calls_open(c, 2, dev, n_tokens, cpu__lay_back);
 #pragma omp parallel num_threads(dev->n_threads) if (c[1].large)
     {
@@ -36,8 +115,7 @@ void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, c
         cpu__back_adapters(&c[1]);
 #pragma omp barrier
         cpu__back_tokens(&c[0]);
-        cpu__back_input(&c[0]);
-#pragma omp barrier /* dact is there */
+        cpu__back_input_to(&c[0], fetch_kept, gated_gradients, &gated);
         cpu__back_tokens(&c[1]);
         cpu__back_input(&c[1]);
         cpu__back_parameters(&c[0]);

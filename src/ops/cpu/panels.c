@@ -6,6 +6,7 @@
 #include "cpu_internal.h"
 #include "util/dtype.h"
 #include <omp.h>
+#include <string.h>
 
 enum {
     BLOCK_ROWS = 512,    /* at most */
@@ -21,13 +22,19 @@ struct cut {
     int64_t n_steps; /* of all terms */
 };
 
+/* Jobs that are computed together. */
+static int members_of(const struct panels_job *job)
+{
+    return job->beside != NULL ? 2 : 1;
+}
+
 /* Blocks no larger than the caches want, and at least `wanted` of them as far as there are panels. One more
  * block of rows reads the right operand once more, one more of columns the left one: the smaller of them. */
 static struct cut cut_of(const struct panels_job *job, int64_t wanted)
 {
     int64_t row_panels = panels_of(job->m), column_panels = panels_of(job->n);
     struct cut c = {.row_blocks = cpu_blocks(job->m, BLOCK_ROWS),
-                    .column_blocks = cpu_blocks(job->n, BLOCK_COLUMNS)};
+                    .column_blocks = cpu_blocks(job->n, BLOCK_COLUMNS / members_of(job))};
     while (c.row_blocks * c.column_blocks < wanted) {
         bool rows = c.row_blocks < row_panels && (job->n <= job->m || c.column_blocks == column_panels);
         if (!rows && c.column_blocks == column_panels)
@@ -145,34 +152,87 @@ static void runs_of(struct runs *runs, const struct panels_job *job, const struc
     }
 }
 
+/* Where a pass stands: the panel of rows and columns, and what the next product takes. */
+struct pass {
+    const struct panels_job *job;
+    struct steps steps;
+    bool first, last;
+    struct panels_tile tile;
+    struct runs runs[2];  /* of the job, and of the one beside it */
+    const uint16_t *soon; /* left panels that are read later */
+    /* The block's first rows wait for the right panels, the others find them in the cache. */
+    bool fetch_right;
+    float *parked; /* sums between passes; NULL: there is one pass */
+};
+
+/* Sums of one job of the tile, from where the pass before left them to where they go. */
+static void product_run(const struct tiles *tiles, struct pass *at, int member)
+{
+    const struct panels_job *job = member == 0 ? at->job : at->job->beside;
+    const struct panels_tile *t = &at->tile;
+    struct runs *runs = &at->runs[member];
+    struct panel_product p = {.runs = runs->items, .n_runs = runs->n, .rows = t->rows, .columns = t->columns};
+    if (!at->first)
+        p.in = at->parked, p.ld_in = PANEL;
+    else if (job->base != NULL)
+        p.in = job->base + t->row * job->ldbase + t->column, p.ld_in = job->ldbase;
+    if (!at->last)
+        p.out = at->parked, p.ld_out = PANEL;
+    else if (at->job->finish != NULL)
+        p.out = t->sums[member], p.ld_out = PANEL;
+    else
+        p.out = job->c + t->row * job->ldc + t->column, p.ld_out = job->ldc;
+    p.soon = at->soon;
+    p.soon_right = at->fetch_right && !runs->turned ? runs->items[0].right + runs->strides[0] : NULL;
+    tiles->product(&p);
+    at->soon += (at->steps.to - at->steps.from) * 128;
+    for (int r = 0; r < runs->n; r++)
+        runs->items[r].right += runs->strides[r];
+    if (at->parked != NULL)
+        at->parked += PANEL * PANEL;
+}
+
+/* The sums of a tile that is finished here. */
+static void tile_finish(const struct tiles *tiles, struct pass *at)
+{
+    float sums[2][PANEL * PANEL] __attribute__((aligned(64)));
+    struct panels_tile *t = &at->tile;
+    const int members = members_of(at->job);
+    if (at->job->before != NULL)
+        at->job->before(at->job->to, t);
+    if (t->rows < PANEL || t->columns < PANEL)
+        memset(sums, 0, sizeof sums);
+    for (int i = 0; i < members; i++) {
+        t->sums[i] = sums[i];
+        product_run(tiles, at, i);
+    }
+    at->job->finish(at->job->to, t);
+}
+
 /* Some steps of the rows and columns of a block; between passes the sums are in parked. */
 static void pass_run(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
                      const struct turned *turned, const struct steps *steps, int64_t n_steps, float *parked)
 {
-    const bool first = steps->from == 0, last = steps->to == n_steps;
+    const int members = members_of(job);
+    struct pass at = {.job = job, .steps = *steps, .parked = parked};
+    at.first = steps->from == 0;
+    at.last = steps->to == n_steps;
     for (int64_t i = b->row; i < b->row_end; i += PANEL) {
-        struct runs runs;
-        struct panel_product p = {.runs = runs.items, .rows = (int)cpu_min(b->row_end - i, PANEL)};
-        runs_of(&runs, job, b, turned, i, steps);
-        p.n_runs = runs.n;
-        const uint16_t *soon = runs.items[0].left + (i + PANEL < b->row_end ? runs.next_rows : 0);
+        struct runs *runs = &at.runs[0];
+        runs_of(runs, job, b, turned, i, steps);
+        if (members > 1)
+            runs_of(&at.runs[1], job->beside, b, turned, i, steps);
+        at.tile = (struct panels_tile){.row = i, .rows = (int)cpu_min(b->row_end - i, PANEL)};
+        at.soon = runs->items[0].left + (i + PANEL < b->row_end ? runs->next_rows : 0);
         for (int64_t j = b->column; j < b->column_end; j += PANEL) {
-            float *c = job->c + i * job->ldc + j;
-            p.columns = (int)cpu_min(b->column_end - j, PANEL);
-            p.in = !first ? parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
-            p.ld_in = !first ? PANEL : job->ldbase;
-            p.out = !last ? parked : c;
-            p.ld_out = !last ? PANEL : job->ldc;
-            p.soon = soon;
-            /* The block's first rows wait for the right panels, the others find them in the cache. */
-            bool more = j + PANEL < job->n;
-            p.soon_right = i == b->row && more && !runs.turned ? runs.items[0].right + runs.strides[0] : NULL;
-            tiles->product(&p);
-            soon += (steps->to - steps->from) * 128;
-            for (int r = 0; r < runs.n; r++)
-                runs.items[r].right += runs.strides[r];
-            if (!first || !last)
-                parked += PANEL * PANEL;
+            at.tile.column = j;
+            at.tile.columns = (int)cpu_min(b->column_end - j, PANEL);
+            at.fetch_right = i == b->row && j + PANEL < job->n;
+            if (at.last && job->finish != NULL)
+                tile_finish(tiles, &at);
+            else
+                for (int m = 0; m < members; m++)
+                    product_run(tiles, &at, m);
         }
     }
 }

@@ -33,6 +33,14 @@ struct panels_term {
      * where they are multiplied, in the cache, so that a matrix that is multiplied both ways stands once. */
     bool turned;
 };
+/* Sums of a panel of rows and one of columns, in the first-level cache, aligned to 64: [PANEL, PANEL], 0
+ * beyond rows and columns. */
+struct panels_tile {
+    int64_t row, column;
+    int rows, columns;
+    float *sums[2]; /* of the job, and of the one beside it */
+};
+typedef void panels_tile_fn(void *to, const struct panels_tile *tile);
 struct panels_job {
     int64_t m, n;
     struct panels_term terms[PANELS_MAX_TERMS];
@@ -41,6 +49,13 @@ struct panels_job {
     int64_t ldbase;
     float *c;
     int64_t ldc;
+    /* Not NULL: the sums go to it instead of c, any thread's at any time; `before`, if there, is called while
+     * they are still to be made (no sums then). */
+    panels_tile_fn *finish, *before;
+    void *to;
+    /* Not NULL: a job of the same m, n and lengths of terms, none of which is turned, and no base; its sums
+     * are made beside this one's and go to this one's finish. */
+    const struct panels_job *beside;
 };
 
 /* All jobs, by all threads of the parallel region that calls it, each of which has called dev->tiles->begin;

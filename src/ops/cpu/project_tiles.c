@@ -100,35 +100,13 @@ static void times_few(const struct tiles *tiles, float *out, int64_t ld, const u
     }
 }
 
-/* Columns of a chunk that is packed while it is in the first-level cache. */
-enum { CHUNK = 4 * STEP };
-
-/* Columns [first, first + n) of x for the rows of panel i, of stride *ld: in place, or made in buffer. */
-static const float *x_chunk(const struct project_call *c, int64_t i, int64_t first, int64_t n, int64_t rows,
-                            float *buffer, int64_t *ld)
-{
-    int64_t at = i * PANEL * c->n_in + first;
-    *ld = c->n_in;
-    if (c->x != NULL)
-        return c->x + at;
-    *ld = CHUNK;
-    for (int64_t r = 0; r < rows; r++, at += c->n_in)
-        c->dev->kernels->act_mul(c->x_of->act, buffer + r * CHUNK, c->x_of->gate.y + at, c->x_of->up.y + at,
-                                 n);
-    return buffer;
-}
-
 /* Packs the tokens of panel i, and makes their u. */
 static void tokens_forward(const struct project_call *c, int64_t i)
 {
-    float buffer[PANEL * CHUNK];
-    int64_t ld, first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
+    int64_t first = i * PANEL, rows = cpu_min(c->n_tokens - first, PANEL);
     uint16_t *left = c->x_left + i * tiles_panel_elements(c->n_in);
-    for (int64_t k = 0; k < c->n_in; k += CHUNK) {
-        int64_t n = cpu_min(c->n_in - k, CHUNK);
-        const float *x = x_chunk(c, i, k, n, rows, buffer, &ld);
-        c->tiles->pack_left(left + k / STEP * STEP_ELEMENTS, x, ld, rows, n, 1);
-    }
+    if (c->x != NULL)
+        c->tiles->pack_left(left, c->x + first * c->n_in, c->n_in, rows, c->n_in, 1);
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
         if (q->a == NULL)
@@ -166,14 +144,28 @@ void cpu__forward_adapters(const struct project_call *c)
     }
 }
 
-void cpu__forward_products(const struct project_call *c, bool nowait)
+void cpu__forward_tokens(const struct project_call *c)
 {
-    struct panels_job jobs[MAX_PROJECTIONS];
-    jobs_forward(c, jobs);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < c->n_panels; i++)
         tokens_forward(c, i);
-    cpu__panels_jobs(c->dev, jobs, c->n, nowait);
+}
+
+void cpu__forward_products(const struct project_call *c)
+{
+    struct panels_job jobs[MAX_PROJECTIONS];
+    jobs_forward(c, jobs);
+    cpu__panels_jobs(c->dev, jobs, c->n, true);
+}
+
+void cpu__forward_pair(const struct project_call *c, panels_tile_fn *finish, void *to)
+{
+    struct panels_job jobs[MAX_PROJECTIONS];
+    jobs_forward(c, jobs);
+    jobs[0].beside = &jobs[1];
+    jobs[0].finish = finish;
+    jobs[0].to = to;
+    cpu__panels_jobs(c->dev, jobs, 1, false);
 }
 
 void cpu__project_tiles(struct device *dev, const struct projection *parts, int n, const float *x,
@@ -186,31 +178,33 @@ void cpu__project_tiles(struct device *dev, const struct projection *parts, int 
         c.tiles->begin();
         cpu__forward_adapters(&c);
 #pragma omp barrier
-        cpu__forward_products(&c, true);
+        cpu__forward_tokens(&c);
+        cpu__forward_products(&c);
         c.tiles->end();
     }
 }
 
-/* Packs a chunk of the rows of panel i, a step of the sums over tokens, into right panels over tokens; and
- * into the left panel over columns where there is one. Either may be NULL. */
-static void pack_both(const struct project_call *c, uint16_t *left, uint16_t *right, int64_t i, int64_t first,
-                      const float *x, int64_t ld, int64_t n, int64_t rows)
+/* Columns of a chunk that is packed while it is in the first-level cache. */
+enum { CHUNK = 4 * STEP };
+
+/* A step of the sums over tokens of n columns into right panels. */
+static void pack_right(const struct project_call *c, uint16_t *right, int64_t token, int64_t column,
+                       const float *x, int64_t ld, int64_t n, int64_t rows)
 {
-    int64_t panel = tiles_panel_elements(c->n_tokens);
-    if (left != NULL)
-        c->tiles->pack_left(left + first / STEP * STEP_ELEMENTS, x, ld, rows, n, 1);
-    for (int64_t j = 0; j < n && right != NULL; j += PANEL)
-        c->tiles->pack_right(right + (first + j) / PANEL * panel + i * STEP_ELEMENTS, x + j, ld,
-                             cpu_min(n - j, PANEL), rows, 1);
+    int64_t panel = tiles_panel_elements(c->n_tokens), step = token / STEP * STEP_ELEMENTS;
+    for (int64_t j = 0; j < n; j += PANEL)
+        c->tiles->pack_right(right + (column + j) / PANEL * panel + step, x + j, ld, cpu_min(n - j, PANEL),
+                             rows, 1);
 }
 
-/* dy of projection p. */
-static void pack_dy(const struct project_call *c, int p, int64_t i, int64_t first, const float *dy,
-                    int64_t ld, int64_t n, int64_t rows)
+void cpu__pack_dy(const struct project_call *c, int part, int64_t token, int64_t column, const float *dy,
+                  int64_t ld, int64_t n, int64_t rows)
 {
-    const struct part *part = &c->packed[p];
-    pack_both(c, part->dy + i * tiles_panel_elements(c->parts[p].w->n_out), part->dy_right, i, first, dy, ld,
-              n, rows);
+    const struct part *p = &c->packed[part];
+    uint16_t *left = p->dy + token / PANEL * tiles_panel_elements(c->parts[part].w->n_out);
+    c->tiles->pack_left(left + column / STEP * STEP_ELEMENTS, dy, ld, rows, n, 1);
+    if (p->dy_right != NULL)
+        pack_right(c, p->dy_right, token, column, dy, ld, n, rows);
 }
 
 /* Whether x as the right operand of the gradients of A is wanted. */
@@ -222,23 +216,11 @@ static bool any_lora(const struct project_call *c)
     return false;
 }
 
-/* The gradients of gate and up, made and packed, and down's input. */
-static void gated_rows(const struct project_call *c, int64_t i, int64_t rows)
+void cpu__pack_x_right(const struct project_call *c, int64_t token, int64_t column, const float *x,
+                       int64_t ld, int64_t n, int64_t rows)
 {
-    float dgate[PANEL * CHUNK], dup[PANEL * CHUNK], act[PANEL * CHUNK];
-    const struct mlp *mlp = c->down->x_of;
-    int64_t width = mlp->gate.w->n_out;
-    for (int64_t k = 0; k < width; k += CHUNK) {
-        int64_t n = cpu_min(width - k, CHUNK), at = i * PANEL * width + k;
-        for (int64_t r = 0; r < rows * CHUNK; r += CHUNK, at += width) {
-            const float *dact = c->down->dx + at, *gate = mlp->gate.y + at, *up = mlp->up.y + at;
-            c->dev->kernels->act_mul_both(mlp->act, act + r, dgate + r, dup + r, dact, gate, up, n);
-        }
-        pack_dy(c, 0, i, k, dgate, CHUNK, n, rows);
-        pack_dy(c, 1, i, k, dup, CHUNK, n, rows);
-        if (any_lora(c->down))
-            pack_both(c->down, NULL, c->down->x_right, i, k, act, CHUNK, n, rows);
-    }
+    if (any_lora(c))
+        pack_right(c, c->x_right, token, column, x, ld, n, rows);
 }
 
 /* u and du of the tokens of panel i: du from the packed gradients. */
@@ -257,30 +239,22 @@ static void lora_tokens_back(const struct project_call *c, const struct projecti
     }
 }
 
-/* x as the right operand of the gradients of A. */
-static void pack_x_right(const struct project_call *c, int64_t i, int64_t rows)
-{
-    for (int64_t k = 0; k < c->n_in; k += CHUNK)
-        pack_both(c, NULL, c->x_right, i, k, c->x + i * PANEL * c->n_in + k, c->n_in,
-                  cpu_min(c->n_in - k, CHUNK), rows);
-}
-
 /* All that is packed of the tokens of panel i. */
 static void tokens_back(const struct project_call *c, int64_t i)
 {
-    int64_t rows = cpu_min(c->n_tokens - i * PANEL, PANEL);
-    if (c->down != NULL)
-        gated_rows(c, i, rows);
+    int64_t token = i * PANEL, rows = cpu_min(c->n_tokens - token, PANEL);
     for (int p = 0; p < c->n; p++) {
         const struct projection *q = &c->parts[p];
+        const float *dy = q->dy;
         int64_t n_out = q->w->n_out;
-        for (int64_t k = 0; k < n_out && c->down == NULL; k += CHUNK)
-            pack_dy(c, p, i, k, q->dy + i * PANEL * n_out + k, n_out, cpu_min(n_out - k, CHUNK), rows);
+        for (int64_t k = 0; k < n_out && dy != NULL; k += CHUNK)
+            cpu__pack_dy(c, p, token, k, dy + token * n_out + k, n_out, cpu_min(n_out - k, CHUNK), rows);
         if (q->a != NULL)
             lora_tokens_back(c, q, &c->packed[p], i, rows);
     }
-    if (c->x != NULL && any_lora(c))
-        pack_x_right(c, i, rows);
+    for (int64_t k = 0; k < c->n_in && c->x != NULL; k += CHUNK)
+        cpu__pack_x_right(c, token, k, c->x + token * c->n_in + k, c->n_in, cpu_min(c->n_in - k, CHUNK),
+                          rows);
 }
 
 /* sum [PANEL, PANEL] = panel k of left [R, T] times panel j of right [T, *], with row stride ld. */
@@ -380,6 +354,17 @@ void cpu__back_input(const struct project_call *c)
         return;
     job_back(c, &job);
     cpu__panels_jobs(c->dev, &job, 1, true);
+}
+
+void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_tile_fn *finish,
+                        void *to)
+{
+    struct panels_job job;
+    job_back(c, &job);
+    job.before = before;
+    job.finish = finish;
+    job.to = to;
+    cpu__panels_jobs(c->dev, &job, 1, false);
 }
 
 void cpu__project_back_tiles(struct device *dev, const struct projection *parts, int n, float *dx,

@@ -14,16 +14,12 @@ struct part {
     uint16_t *u_turned, *du_turned; /* left operands [R, T]: scaling u; du */
 };
 
-/* Projections of one input, one way. The caller sets parts, n, where x comes from and where dy does. */
+/* Projections of one input, one way. The caller sets parts, n and: */
 struct project_call {
-    const struct projection *parts;
+    const struct projection *parts; /* dy NULL: the caller packs it, before the tokens */
     int n;
-    const float *x; /* [T, n_in]; NULL: act(gate.y) * up.y of x_of */
-    const struct mlp *x_of;
-    float *dx; /* [T, n_in]; NULL: not wanted */
-    /* Not NULL: the parts are gate and up of down->x_of, whose dy follow from down->dx; and with their rows
-     * those of down's input are made once more, which down's gradients want. */
-    const struct project_call *down;
+    const float *x; /* [T, n_in]; NULL: the caller packs it, before the tokens or (back) the parameters */
+    float *dx;      /* [T, n_in]; NULL: not wanted */
 
     struct device *dev;
     const struct tiles *tiles;
@@ -46,13 +42,25 @@ void cpu__calls_open(struct project_call *calls, int n, struct device *dev, int6
                      void (*lay)(struct project_call *c, struct pieces *p));
 
 /* For all threads of a parallel region, after tiles->begin. A barrier must lie between adapters and what
- * comes after them. Forward products end with one unless told otherwise. On the way back: the tokens' panels,
- * with a barrier at their end; dx from them; dA and dB from them, and for down from those of gate and up. */
+ * comes after them. Tokens: their panels, and u or du from them. Then the products from them: y, or of two
+ * parts what `finish` makes of both sums (panels.h); dx, or what `finish` makes of it; dA and dB. Tokens and
+ * what calls finish end with a barrier. */
 void cpu__forward_adapters(const struct project_call *c);
-void cpu__forward_products(const struct project_call *c, bool nowait);
+void cpu__forward_tokens(const struct project_call *c);
+void cpu__forward_products(const struct project_call *c);
+void cpu__forward_pair(const struct project_call *c, panels_tile_fn *finish, void *to);
 void cpu__back_adapters(const struct project_call *c);
 void cpu__back_tokens(const struct project_call *c);
 void cpu__back_input(const struct project_call *c);
+void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_tile_fn *finish,
+                        void *to);
 void cpu__back_parameters(const struct project_call *c);
+
+/* What the caller packs: n <= PANEL columns from `column` on, of rows <= PANEL tokens from `token` on; both a
+ * multiple of PANEL. */
+void cpu__pack_dy(const struct project_call *c, int part, int64_t token, int64_t column, const float *dy,
+                  int64_t ld, int64_t n, int64_t rows);
+void cpu__pack_x_right(const struct project_call *c, int64_t token, int64_t column, const float *x,
+                       int64_t ld, int64_t n, int64_t rows);
 
 #endif

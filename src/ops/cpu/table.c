@@ -104,6 +104,7 @@ const struct ops ops__cpu = {
     .linear_back = cpu__linear_back,
     .project = cpu__project,
     .project_back = cpu__project_back,
+    .mlp_kept_bytes = cpu__mlp_kept_bytes,
     .mlp = cpu__mlp,
     .mlp_back = cpu__mlp_back,
     .gemm = cpu__gemm,

@@ -19,11 +19,12 @@ void reference__mlp(struct device *dev, const struct mlp *mlp, const float *x, i
 {
     if (n_tokens <= 0)
         return;
-    const struct projection both[] = {mlp->gate, mlp->up};
+    struct projection both[2];
     int64_t n = mlp->down.w->n_in;
+    ops__mlp_planes(mlp, both);
     float *act = rows(n_tokens, n, 1);
     reference__project(dev, both, 2, x, n_tokens);
-    reference__act_mul(dev, mlp->act, act, mlp->gate.y, mlp->up.y, n_tokens * n);
+    reference__act_mul(dev, mlp->act, act, both[0].y, both[1].y, n_tokens * n);
     reference__project(dev, &mlp->down, 1, act, n_tokens);
     free(act);
 }
@@ -33,12 +34,13 @@ void reference__mlp_back(struct device *dev, const struct mlp *mlp, float *dx, c
 {
     if (n_tokens <= 0)
         return;
-    struct projection both[] = {mlp->gate, mlp->up};
+    struct projection both[2];
     int64_t n = mlp->down.w->n_in, size = n_tokens * n;
+    ops__mlp_planes(mlp, both);
     float *act = rows(n_tokens, n, 4), *dact = act + size, *dgate = dact + size, *dup = dgate + size;
-    reference__act_mul(dev, mlp->act, act, mlp->gate.y, mlp->up.y, size);
+    reference__act_mul(dev, mlp->act, act, both[0].y, both[1].y, size);
     reference__project_back(dev, &mlp->down, 1, dact, act, n_tokens);
-    reference__act_mul_back(dev, mlp->act, dgate, dup, dact, mlp->gate.y, mlp->up.y, size);
+    reference__act_mul_back(dev, mlp->act, dgate, dup, dact, both[0].y, both[1].y, size);
     both[0].dy = dgate;
     both[1].dy = dup;
     reference__project_back(dev, both, 2, dx, x, n_tokens);

@@ -34,6 +34,7 @@ const struct ops ops__reference = {
     .linear_back = reference__linear_back,
     .project = reference__project,
     .project_back = reference__project_back,
+    .mlp_kept_bytes = ops__mlp_kept_bytes,
     .mlp = reference__mlp,
     .mlp_back = reference__mlp_back,
     .gemm = reference__gemm,

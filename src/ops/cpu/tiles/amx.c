@@ -36,6 +36,7 @@ void tiles__amx_begin(void)
 
 void tiles__amx_end(void)
 {
+    _mm_sfence();
     _tile_release();
 }
 

@@ -100,6 +100,11 @@ static inline __attribute__((always_inline)) void eight_rows(const int nv, const
                 _mm512_mask_storeu_ps(p->out + (first + i) * p->ld_out + j * TILE, mask[j], sum[i][j]);
 }
 
+void tiles__dpbf16_end(void)
+{
+    _mm_sfence();
+}
+
 void tiles__dpbf16_product(const struct panel_product *p)
 {
     for (int first = 0; first < p->rows; first += ROWS)

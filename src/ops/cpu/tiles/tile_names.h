@@ -7,6 +7,7 @@
 void tiles__amx_begin(void);
 void tiles__amx_end(void);
 void tiles__amx_product(const struct panel_product *p);
+void tiles__dpbf16_end(void);
 void tiles__dpbf16_product(const struct panel_product *p);
 
 void tiles__pack_left(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
@@ -15,6 +16,9 @@ void tiles__pack_right(uint16_t *panel, const float *x, int64_t ld, int64_t n, i
 void tiles__pack_right_turned(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale);
 void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
 void tiles__turn_right(uint16_t *to, const uint16_t *from);
+
+void tiles__keep_gated(uint16_t *kept, float *gate, float *up, int rows);
+void tiles__kept_gated(float *gate, float *up, const uint16_t *kept, int rows);
 
 void tiles__softmax(uint16_t *left, float *lse, float *sum, const float *scores, int64_t ld,
                     const uint32_t *seen, int64_t n_panels, int rows, float scale);

@@ -16,8 +16,8 @@ static void nothing(void)
     .pack_left = tiles__pack_left, .pack_left_turned = tiles__pack_left_turned,                              \
     .pack_right = tiles__pack_right, .pack_right_turned = tiles__pack_right_turned,                          \
     .copy_right_turned = tiles__copy_right_turned, .turn_right = tiles__turn_right,                          \
-    .softmax = tiles__softmax, .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots,             \
-    .divide_rows = tiles__divide_rows
+    .keep_gated = tiles__keep_gated, .kept_gated = tiles__kept_gated, .softmax = tiles__softmax,             \
+    .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots, .divide_rows = tiles__divide_rows
 
 static const struct tiles amx = {.name = "amx",
                                  .row_unit = 16,
@@ -28,7 +28,7 @@ static const struct tiles amx = {.name = "amx",
 static const struct tiles avx512_bf16 = {.name = "avx512_bf16",
                                          .row_unit = 8,
                                          .begin = nothing,
-                                         .end = nothing,
+                                         .end = tiles__dpbf16_end,
                                          .product = tiles__dpbf16_product,
                                          PACKING};
 

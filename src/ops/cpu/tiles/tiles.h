@@ -89,6 +89,12 @@ struct tiles {
     /* One step of a right panel with terms and columns exchanged: element (l, j) becomes (j, l). */
     void (*turn_right)(uint16_t *to, const uint16_t *from);
 
+    /* Rows of what an MLP's gate and up gave, [rows][PANEL] each; all aligned to 64. keep_gated rounds them
+     * to bfloat16, in place too; kept [rows][2][PANEL] is seen by other threads after `end`. kept_gated reads
+     * it. */
+    void (*keep_gated)(uint16_t *kept, float *gate, float *up, int rows);
+    void (*kept_gated)(float *gate, float *up, const uint16_t *kept, int rows);
+
     /* Attention between its products. Everything in float32 until it is rounded into a panel; a row's bits
      * depend on the row alone.
      * softmax: row r sees the columns PANEL j + c of scores [rows, ld] with bit c of seen[PANEL j + r] set;
