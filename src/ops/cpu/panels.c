@@ -152,87 +152,144 @@ static void runs_of(struct runs *runs, const struct panels_job *job, const struc
     }
 }
 
-/* Where a pass stands: the panel of rows and columns, and what the next product takes. */
-struct pass {
-    const struct panels_job *job;
-    struct steps steps;
-    bool first, last;
-    struct panels_tile tile;
-    struct runs runs[2];  /* of the job, and of the one beside it */
-    const uint16_t *soon; /* left panels that are read later */
-    /* The block's first rows wait for the right panels, the others find them in the cache. */
-    bool fetch_right;
-    float *parked; /* sums between passes; NULL: there is one pass */
+/* Right operands on their way into the second-level cache: of each term some chunks of memory. */
+struct ahead {
+    struct chunks {
+        const char *first;
+        int64_t bytes, stride, n;
+    } terms[PANELS_MAX_TERMS];
+    int n_terms, term;
+    int64_t chunk, at; /* where it stands in the term, and in the chunk */
 };
 
-/* Sums of one job of the tile, from where the pass before left them to where they go. */
-static void product_run(const struct tiles *tiles, struct pass *at, int member)
+/* Steps of the columns of a block. */
+static void ahead_of(struct ahead *a, const struct panels_job *job, const struct block *b,
+                     const struct steps *steps)
+{
+    int64_t first = 0, n = panels_of(b->column_end - b->column), panel = b->column / PANEL;
+    *a = (struct ahead){0};
+    for (int t = 0; t < job->n_terms; first += tiles_steps(job->terms[t++].k)) {
+        const struct panels_term *term = &job->terms[t];
+        struct chunks *c = &a->terms[a->n_terms];
+        struct steps own;
+        int64_t elements = tiles_panel_elements(term->k), step = STEP_ELEMENTS * (int64_t)sizeof *term->right;
+        if (!steps_of_term(job, t, first, steps, &own))
+            continue;
+        a->n_terms++;
+        if (term->turned)
+            *c = (struct chunks){
+                .first =
+                    (const char *)(term->right + (own.from * tiles_steps(job->n) + panel) * STEP_ELEMENTS),
+                .bytes = n * step,
+                .stride = tiles_steps(job->n) * step,
+                .n = own.to - own.from};
+        else
+            *c = (struct chunks){
+                .first = (const char *)(term->right + panel * elements + own.from * STEP_ELEMENTS),
+                .bytes = (own.to - own.from) * step,
+                .stride = elements * (int64_t)sizeof *term->right,
+                .n = n};
+    }
+}
+
+/* What comes next of it, and n_bytes further; NULL: all was asked for. */
+static const char *ahead_take(struct ahead *a, int64_t n_bytes)
+{
+    if (a == NULL || a->term == a->n_terms)
+        return NULL;
+    const struct chunks *c = &a->terms[a->term];
+    const char *from = c->first + a->chunk * c->stride + a->at;
+    a->at += n_bytes;
+    if (a->at >= c->bytes) {
+        a->at = 0;
+        if (++a->chunk == c->n) {
+            a->chunk = 0;
+            a->term++;
+        }
+    }
+    return from;
+}
+
+/* Where a pass stands: the panels of rows and columns, and the next product. What is written just before a
+ * product is read by it as it was written, value by value: a load of two that were stored one by one waits
+ * for all older stores, results on their way to memory. */
+struct pass {
+    const struct panels_job *job;
+    int64_t n_steps;
+    bool first, last;
+    struct runs runs[2]; /* of the job, and of the one beside it */
+    struct panel_product product;
+    const uint16_t *soon; /* left panels that are read later */
+    struct ahead *ahead;  /* right ones after this pass, or NULL */
+    float *parked;        /* sums between passes; NULL: there is one pass */
+};
+
+/* Sums of one job of the panels at row i and column j, from where the pass before left them to where they go:
+ * to `finished` if they do. */
+static void product_run(const struct tiles *tiles, struct pass *at, int member, int64_t i, int64_t j,
+                        bool fetch_right, float *finished)
 {
     const struct panels_job *job = member == 0 ? at->job : at->job->beside;
-    const struct panels_tile *t = &at->tile;
     struct runs *runs = &at->runs[member];
-    struct panel_product p = {.runs = runs->items, .n_runs = runs->n, .rows = t->rows, .columns = t->columns};
-    if (!at->first)
-        p.in = at->parked, p.ld_in = PANEL;
-    else if (job->base != NULL)
-        p.in = job->base + t->row * job->ldbase + t->column, p.ld_in = job->ldbase;
-    if (!at->last)
-        p.out = at->parked, p.ld_out = PANEL;
-    else if (at->job->finish != NULL)
-        p.out = t->sums[member], p.ld_out = PANEL;
-    else
-        p.out = job->c + t->row * job->ldc + t->column, p.ld_out = job->ldc;
-    p.soon = at->soon;
-    p.soon_right = at->fetch_right && !runs->turned ? runs->items[0].right + runs->strides[0] : NULL;
-    tiles->product(&p);
-    at->soon += (at->steps.to - at->steps.from) * 128;
+    struct panel_product *p = &at->product;
+    p->runs = runs->items;
+    p->in = !at->first ? at->parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
+    p->out = !at->last ? at->parked : finished != NULL ? finished : job->c + i * job->ldc + j;
+    p->soon = at->soon;
+    p->soon_right = fetch_right && !runs->turned ? runs->items[0].right + runs->strides[0] : NULL;
+    p->ahead = ahead_take(at->ahead, at->n_steps * AHEAD_BYTES);
+    tiles->product(p);
+    at->soon += at->n_steps * 128;
     for (int r = 0; r < runs->n; r++)
         runs->items[r].right += runs->strides[r];
     if (at->parked != NULL)
         at->parked += PANEL * PANEL;
 }
 
-/* The sums of a tile that is finished here. */
-static void tile_finish(const struct tiles *tiles, struct pass *at)
+/* The same for sums that are finished here. */
+static void tile_finish(const struct tiles *tiles, struct pass *at, int64_t i, int64_t j, bool fetch_right)
 {
     float sums[2][PANEL * PANEL] __attribute__((aligned(64)));
-    struct panels_tile *t = &at->tile;
-    const int members = members_of(at->job);
+    const struct panel_product *p = &at->product;
+    struct panels_tile t = {i, j, p->rows, p->columns, {sums[0], sums[1]}};
     if (at->job->before != NULL)
-        at->job->before(at->job->to, t);
-    if (t->rows < PANEL || t->columns < PANEL)
+        at->job->before(at->job->to, &t);
+    if (p->rows < PANEL || p->columns < PANEL)
         memset(sums, 0, sizeof sums);
-    for (int i = 0; i < members; i++) {
-        t->sums[i] = sums[i];
-        product_run(tiles, at, i);
-    }
-    at->job->finish(at->job->to, t);
+    for (int m = 0; m < members_of(at->job); m++)
+        product_run(tiles, at, m, i, j, fetch_right, sums[m]);
+    at->job->finish(at->job->to, &t);
 }
 
 /* Some steps of the rows and columns of a block; between passes the sums are in parked. */
 static void pass_run(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
-                     const struct turned *turned, const struct steps *steps, int64_t n_steps, float *parked)
+                     const struct turned *turned, const struct steps *steps, int64_t n_steps, float *parked,
+                     struct ahead *ahead)
 {
     const int members = members_of(job);
-    struct pass at = {.job = job, .steps = *steps, .parked = parked};
+    struct pass at = {.job = job, .n_steps = steps->to - steps->from, .parked = parked, .ahead = ahead};
+    struct panel_product *p = &at.product;
     at.first = steps->from == 0;
     at.last = steps->to == n_steps;
+    p->ld_in = at.first ? job->ldbase : PANEL;
+    p->ld_out = at.last && job->finish == NULL ? job->ldc : PANEL;
     for (int64_t i = b->row; i < b->row_end; i += PANEL) {
         struct runs *runs = &at.runs[0];
         runs_of(runs, job, b, turned, i, steps);
         if (members > 1)
             runs_of(&at.runs[1], job->beside, b, turned, i, steps);
-        at.tile = (struct panels_tile){.row = i, .rows = (int)cpu_min(b->row_end - i, PANEL)};
+        p->n_runs = runs->n;
+        p->rows = cpu_min(b->row_end - i, PANEL);
         at.soon = runs->items[0].left + (i + PANEL < b->row_end ? runs->next_rows : 0);
         for (int64_t j = b->column; j < b->column_end; j += PANEL) {
-            at.tile.column = j;
-            at.tile.columns = (int)cpu_min(b->column_end - j, PANEL);
-            at.fetch_right = i == b->row && j + PANEL < job->n;
+            /* The block's first rows wait for the right panels, the others find them in the cache. */
+            bool fetch_right = i == b->row && j + PANEL < job->n;
+            p->columns = cpu_min(b->column_end - j, PANEL);
             if (at.last && job->finish != NULL)
-                tile_finish(tiles, &at);
+                tile_finish(tiles, &at, i, j, fetch_right);
             else
                 for (int m = 0; m < members; m++)
-                    product_run(tiles, &at, m);
+                    product_run(tiles, &at, m, i, j, fetch_right, NULL);
         }
     }
 }
@@ -245,23 +302,58 @@ static bool any_turned(const struct panels_job *job)
     return false;
 }
 
+/* A block, and the columns that the thread will probably multiply next, or none. */
+struct task {
+    const struct panels_job *job, *next_job;
+    const struct cut *cut, *next_cut;
+    struct block block, next;
+};
+
 /* A short sum runs panel of rows by panel of rows, all its passes at once, and what is turned is turned
  * before; a long one pass by pass. */
-static void block_run(struct device *dev, const struct panels_job *job, const struct cut *cut,
-                      const struct block *block)
+static bool is_short(const struct cut *cut)
 {
-    const int64_t passes = cpu_blocks(cut->n_steps, PASS_STEPS), length = cpu_blocks(cut->n_steps, passes);
-    const bool is_short = cut->n_steps <= SHORT_STEPS, turning = any_turned(job);
-    const int64_t at_once = is_short ? PANEL : BLOCK_ROWS, n_turned = is_short ? cut->n_steps : length;
+    return cut->n_steps <= SHORT_STEPS;
+}
+/* Steps of a pass. */
+static int64_t pass_steps(const struct cut *cut)
+{
+    return cpu_blocks(cut->n_steps, cpu_blocks(cut->n_steps, PASS_STEPS));
+}
+
+/* What the thread multiplies after the pass to step `to`. */
+static struct ahead *ahead_open(struct ahead *a, const struct task *t, int64_t to)
+{
+    const struct cut *cut = to < t->cut->n_steps ? t->cut : t->next_cut;
+    struct steps steps = {to < t->cut->n_steps ? to : 0, 0};
+    if (to == t->cut->n_steps && t->next_job == NULL)
+        return NULL;
+    steps.to = cpu_min(steps.from + (is_short(cut) ? cut->n_steps : pass_steps(cut)), cut->n_steps);
+    if (to < t->cut->n_steps)
+        ahead_of(a, t->job, &t->block, &steps);
+    else
+        ahead_of(a, t->next_job, &t->next, &steps);
+    return a;
+}
+
+static void task_run(struct device *dev, const struct task *task)
+{
+    const struct panels_job *job = task->job;
+    const struct cut *cut = task->cut;
+    const struct block *block = &task->block;
+    const int64_t length = pass_steps(cut), n_turned = is_short(cut) ? cut->n_steps : length;
+    const int64_t at_once = is_short(cut) ? PANEL : BLOCK_ROWS;
+    const bool turning = any_turned(job);
     const int64_t columns = panels_of(block->column_end - block->column);
     size_t turned_bytes = turning ? (size_t)(columns * n_turned * STEP_ELEMENTS) * sizeof(uint16_t) : 0;
-    size_t parked_bytes = passes > 1 ? (size_t)(at_once * BLOCK_COLUMNS) * sizeof(float) : 0;
+    size_t parked_bytes = length < cut->n_steps ? (size_t)(at_once * BLOCK_COLUMNS) * sizeof(float) : 0;
     char *scratch = NULL;
     if (turned_bytes + parked_bytes > 0)
         scratch = ops__scratch(dev, omp_get_thread_num(), turned_bytes + parked_bytes);
-    float *parked = scratch != NULL ? (float *)(scratch + turned_bytes) : NULL;
+    float *parked = parked_bytes > 0 ? (float *)(scratch + turned_bytes) : NULL;
     struct turned turned = {(uint16_t *)scratch, {0, cut->n_steps}};
-    if (turning && is_short)
+    struct ahead ahead, *next = ahead_open(&ahead, task, cut->n_steps);
+    if (turning && is_short(cut))
         turn(dev->tiles, job, block, &turned);
     for (int64_t i = block->row; i < block->row_end; i += at_once) {
         struct block part = *block;
@@ -269,23 +361,34 @@ static void block_run(struct device *dev, const struct panels_job *job, const st
         part.row_end = cpu_min(block->row_end, i + at_once);
         for (int64_t s = 0; s < cut->n_steps; s += length) {
             struct steps steps = {s, cpu_min(s + length, cut->n_steps)};
-            if (turning && !is_short) {
+            if (turning && !is_short(cut)) {
                 turned.steps = steps;
                 turn(dev->tiles, job, block, &turned);
             }
-            pass_run(dev->tiles, job, &part, &turned, &steps, cut->n_steps, parked);
+            if (!is_short(cut))
+                next = ahead_open(&ahead, task, steps.to);
+            pass_run(dev->tiles, job, &part, &turned, &steps, cut->n_steps, parked, next);
         }
     }
 }
 
-/* Task `task` of the job, counted along the rows of blocks. */
-static void task_run(struct device *dev, const struct panels_job *job, const struct cut *cut, int64_t task)
+/* Block `task` of the job, counted along the rows of blocks. */
+static struct block block_of(const struct panels_job *job, const struct cut *cut, int64_t task)
 {
     struct block b = {.row = task / cut->column_blocks * cut->rows,
                       .column = task % cut->column_blocks * cut->columns};
     b.row_end = cpu_min(job->m, b.row + cut->rows);
     b.column_end = cpu_min(job->n, b.column + cut->columns);
-    block_run(dev, job, cut, &b);
+    return b;
+}
+
+/* Which of the jobs task number *task belongs to; *task counts in it then. */
+static int job_of(const struct cut *cuts, int n_jobs, int64_t *task)
+{
+    int i = 0;
+    for (; i < n_jobs - 1 && *task >= cuts[i].row_blocks * cuts[i].column_blocks; i++)
+        *task -= cuts[i].row_blocks * cuts[i].column_blocks;
+    return i;
 }
 
 /* Tasks that job i is to be cut into: its share, by its part of the columns. */
@@ -307,13 +410,19 @@ void cpu__panels_jobs(struct device *dev, const struct panels_job *jobs, int n_j
         cuts[i] = cut_of(&jobs[i], tasks_wanted(dev, jobs, n_jobs, i));
         n_tasks += cuts[i].row_blocks * cuts[i].column_blocks;
     }
+    const int n_threads = omp_get_num_threads();
 #pragma omp for schedule(dynamic) nowait
     for (int64_t task = 0; task < n_tasks; task++) {
-        int64_t own = task;
-        int i = 0;
-        for (; i < n_jobs - 1 && own >= cuts[i].row_blocks * cuts[i].column_blocks; i++)
-            own -= cuts[i].row_blocks * cuts[i].column_blocks;
-        task_run(dev, &jobs[i], &cuts[i], own);
+        int64_t own = task, next = task + n_threads; /* if all take their tasks in turns */
+        int i = job_of(cuts, n_jobs, &own);
+        struct task t = {.job = &jobs[i], .cut = &cuts[i], .block = block_of(&jobs[i], &cuts[i], own)};
+        if (next < n_tasks) {
+            i = job_of(cuts, n_jobs, &next);
+            t.next_job = &jobs[i];
+            t.next_cut = &cuts[i];
+            t.next = block_of(&jobs[i], &cuts[i], next);
+        }
+        task_run(dev, &t);
     }
     if (!nowait) {
 #pragma omp barrier

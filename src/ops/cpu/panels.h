@@ -37,7 +37,7 @@ struct panels_term {
  * beyond rows and columns. */
 struct panels_tile {
     int64_t row, column;
-    int rows, columns;
+    int64_t rows, columns;
     float *sums[2]; /* of the job, and of the one beside it */
 };
 typedef void panels_tile_fn(void *to, const struct panels_tile *tile);

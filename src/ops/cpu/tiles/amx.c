@@ -40,16 +40,23 @@ void tiles__amx_end(void)
     _tile_release();
 }
 
-/* mt x nt tiles; constants where this is expanded. Every other cache line of `soon` is asked for: the
- * hardware fetches pairs. */
+static inline __attribute__((always_inline)) void fetch(const char *ahead)
+{
+#pragma GCC unroll 4
+    for (int at = 0; at < AHEAD_BYTES; at += 64)
+        _mm_prefetch(ahead + at, _MM_HINT_T1);
+}
+
+/* mt x nt tiles; constants where this is expanded. */
 static inline __attribute__((always_inline)) void run_steps(const int mt, const int nt,
-                                                            const struct panel_run *run, const char **soon)
+                                                            const struct panel_run *run, const char **ahead)
 {
     const uint16_t *left = run->left, *right = run->right;
-    const char *ahead = *soon;
-    for (int64_t s = 0; s < run->n_steps; s++, left += STEP_ELEMENTS, right += STEP_ELEMENTS, ahead += 256) {
-        _mm_prefetch(ahead, _MM_HINT_T1);
-        _mm_prefetch(ahead + 128, _MM_HINT_T1);
+    for (int64_t s = 0; s < run->n_steps; s++, left += STEP_ELEMENTS, right += STEP_ELEMENTS) {
+        if (*ahead != NULL) {
+            fetch(*ahead);
+            *ahead += AHEAD_BYTES;
+        }
         _tile_stream_loadd(6, right, ROW_BYTES);
         _tile_loadd(4, left, ROW_BYTES);
         _tile_dpbf16ps(0, 4, 6);
@@ -64,7 +71,6 @@ static inline __attribute__((always_inline)) void run_steps(const int mt, const 
                 _tile_dpbf16ps(3, 5, 7);
         }
     }
-    *soon = ahead;
 }
 
 /* Whole tiles in and out. */
@@ -73,7 +79,7 @@ static inline __attribute__((always_inline)) void whole(const int mt, const int 
                                                         int64_t ld_in, float *out, int64_t ld_out)
 {
     int64_t in_bytes = ld_in * 4, out_bytes = ld_out * 4;
-    const char *soon = p->soon != NULL ? p->soon : (const char *)p->runs[0].left;
+    const char *ahead = p->ahead;
     MEMORY_IS_TOUCHED();
     if (in != NULL) {
         _tile_loadd(0, in, in_bytes);
@@ -90,7 +96,7 @@ static inline __attribute__((always_inline)) void whole(const int mt, const int 
         _tile_zero(3);
     }
     for (int r = 0; r < p->n_runs; r++)
-        run_steps(mt, nt, &p->runs[r], &soon);
+        run_steps(mt, nt, &p->runs[r], &ahead);
     _tile_stored(0, out, out_bytes);
     if (nt > 1)
         _tile_stored(1, out + TILE, out_bytes);

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PANEL = 32, STEP = 32, STEP_ELEMENTS = PANEL * STEP };
+enum { PANEL = 32, STEP = 32, STEP_ELEMENTS = PANEL * STEP, AHEAD_BYTES = 192 };
 
 static inline int64_t tiles_steps(int64_t k)
 {
@@ -46,15 +46,16 @@ struct panel_run {
 struct panel_product {
     const struct panel_run *runs;
     int n_runs;
-    int rows, columns; /* 1 .. PANEL */
-    const float *in;   /* NULL: 0 */
+    int64_t rows, columns; /* 1 .. PANEL; 64 bits each, or the compiler reads both at once (struct pass) */
+    const float *in;       /* NULL: 0 */
     int64_t ld_in;
     float *out;
     int64_t ld_out;
     /* Memory that later products read, to be brought near meanwhile; NULL: none. Of soon 256 bytes for each
      * step, which is a part of a left panel; soon_right is a right panel with as many steps as this one's
-     * first run. A kernel that memory cannot keep up with may leave the latter where it is. */
-    const void *soon, *soon_right;
+     * first run. `ahead` is what the thread multiplies after these panels, AHEAD_BYTES for each step. A
+     * kernel takes those that it gains from. */
+    const void *soon, *soon_right, *ahead;
 };
 
 /* A block of queries and a panel of keys on the way back through attention. A row is a query; seen[r] has bit
