@@ -28,19 +28,39 @@ static int members_of(const struct panels_job *job)
     return job->beside != NULL ? 2 : 1;
 }
 
-/* Blocks no larger than the caches want, and at least `wanted` of them as far as there are panels. One more
- * block of rows reads the right operand once more, one more of columns the left one: the smaller of them. */
+static bool any_turned(const struct panels_job *job)
+{
+    for (int t = 0; t < job->n_terms; t++)
+        if (job->terms[t].turned)
+            return true;
+    return false;
+}
+
+/* Rows and columns of operands that are read when a job is cut into so many blocks: a row of blocks reads the
+ * right operand once more, and turns it where it is to be, a column of blocks the left one. */
+static int64_t rows_read(const struct panels_job *job, int64_t row_blocks, int64_t column_blocks)
+{
+    return column_blocks * job->m + row_blocks * job->n * (any_turned(job) ? 2 : 1);
+}
+
+/* Blocks no larger than the caches want, and at least `wanted` of them as far as there are panels: the way
+ * that reads least. */
 static struct cut cut_of(const struct panels_job *job, int64_t wanted)
 {
-    int64_t row_panels = panels_of(job->m), column_panels = panels_of(job->n);
-    struct cut c = {.row_blocks = cpu_blocks(job->m, BLOCK_ROWS),
-                    .column_blocks = cpu_blocks(job->n, BLOCK_COLUMNS / members_of(job))};
-    while (c.row_blocks * c.column_blocks < wanted) {
-        bool rows = c.row_blocks < row_panels && (job->n <= job->m || c.column_blocks == column_panels);
-        if (!rows && c.column_blocks == column_panels)
-            break;
-        *(rows ? &c.row_blocks : &c.column_blocks) += 1;
+    const int64_t row_panels = panels_of(job->m), column_panels = panels_of(job->n);
+    const int64_t row_least = cpu_blocks(job->m, BLOCK_ROWS);
+    const int64_t column_least = cpu_blocks(job->n, BLOCK_COLUMNS / members_of(job));
+    struct cut c = {0};
+    for (int64_t rows = row_least; rows <= row_panels && rows <= row_least + wanted; rows++) {
+        int64_t columns = cpu_blocks(wanted, rows);
+        columns = columns < column_least ? column_least : cpu_min(columns, column_panels);
+        bool enough = rows * columns >= wanted || (rows == row_panels && columns == column_panels);
+        if (enough && (c.row_blocks == 0 ||
+                       rows_read(job, rows, columns) < rows_read(job, c.row_blocks, c.column_blocks)))
+            c.row_blocks = rows, c.column_blocks = columns;
     }
+    if (c.row_blocks == 0) /* fewer panels than wanted */
+        c.row_blocks = row_panels, c.column_blocks = column_panels;
     c.rows = cpu_blocks(row_panels, c.row_blocks) * PANEL;
     c.columns = cpu_blocks(column_panels, c.column_blocks) * PANEL;
     c.row_blocks = cpu_blocks(job->m, c.rows);
@@ -292,14 +312,6 @@ static void pass_run(const struct tiles *tiles, const struct panels_job *job, co
                     product_run(tiles, &at, m, i, j, fetch_right, NULL);
         }
     }
-}
-
-static bool any_turned(const struct panels_job *job)
-{
-    for (int t = 0; t < job->n_terms; t++)
-        if (job->terms[t].turned)
-            return true;
-    return false;
 }
 
 /* A block, and the columns that the thread will probably multiply next, or none. */
