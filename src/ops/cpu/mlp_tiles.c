@@ -36,36 +36,56 @@ struct gated {
     const struct project_call *down, *both;
 };
 
-static void gated_input(void *to, const struct panels_tile *t)
+/* Rows of the part that are tokens; what fills up a panel beyond them is 0. */
+static int part_rows(const struct panels_tile *t, int part)
 {
-    const struct gated *g = to;
-    const struct tiles *tiles = g->dev->tiles;
-    float *gate = t->sums[0], *up = t->sums[1];
-    for (int r = 0, n; r < t->rows; r += n) {
-        n = kept_rows(g->mlp, t->row + r, t->rows - r);
-        tiles->keep_gated(kept_at(g->mlp, t->row + r, t->column / PANEL), gate + r * PANEL, up + r * PANEL,
-                          n);
-    }
-    g->dev->kernels->act_mul(g->mlp->act, gate, gate, up, t->rows * PANEL);
-    uint16_t *left = g->down->x_left + t->row / PANEL * tiles_panel_elements(g->down->n_in);
-    tiles->pack_left(left + t->column / STEP * STEP_ELEMENTS, gate, PANEL, t->rows, PANEL, 1);
+    int64_t n = t->rows - part * PART_ROWS;
+    return n < 0 ? 0 : (int)cpu_min(n, PART_ROWS);
 }
 
-static void gated_gradients(void *to, const struct panels_tile *t)
+static void gated_input(void *to, const struct panels_tile *t, int part)
 {
-    enum { SIZE = PANEL * PANEL };
+    const struct gated *g = to;
+    const int first = part * PART_ROWS, rows = part_rows(t, part);
+    float *gate = t->sums[0] + first * PANEL, *up = t->sums[1] + first * PANEL;
+    for (int r = 0, n; r < rows; r += n) {
+        n = kept_rows(g->mlp, t->row + first + r, rows - r);
+        g->dev->tiles->keep_gated(kept_at(g->mlp, t->row + first + r, t->column / PANEL), gate + r * PANEL,
+                                  up + r * PANEL, n);
+    }
+    g->dev->kernels->act_mul(g->mlp->act, gate, gate, up, PART_ROWS * PANEL);
+    g->dev->tiles->left_rows(cpu__x_left(g->down, t->row, t->column), gate, first, PART_ROWS);
+}
+
+static void part_pack(const struct tiles *tiles, uint16_t *left, uint16_t *right, const float *x, int first)
+{
+    if (left != NULL)
+        tiles->left_rows(left, x, first, PART_ROWS);
+    if (right != NULL)
+        tiles->right_rows(right, x, first, PART_ROWS);
+}
+
+static void gated_gradients(void *to, const struct panels_tile *t, int part)
+{
+    enum { SIZE = PART_ROWS * PANEL };
     float gate[SIZE] __attribute__((aligned(64))), up[SIZE] __attribute__((aligned(64)));
     float dgate[SIZE], dup[SIZE], act[SIZE];
     const struct gated *g = to;
-    for (int r = 0, n; r < t->rows; r += n) {
-        n = kept_rows(g->mlp, t->row + r, t->rows - r);
-        g->dev->tiles->kept_gated(gate + r * PANEL, up + r * PANEL,
-                                  kept_at(g->mlp, t->row + r, t->column / PANEL), n);
+    const struct tiles *tiles = g->dev->tiles;
+    const int first = part * PART_ROWS, rows = part_rows(t, part);
+    for (int r = 0, n; r < rows; r += n) {
+        n = kept_rows(g->mlp, t->row + first + r, rows - r);
+        tiles->kept_gated(gate + r * PANEL, up + r * PANEL,
+                          kept_at(g->mlp, t->row + first + r, t->column / PANEL), n);
     }
-    g->dev->kernels->act_mul_both(g->mlp->act, act, dgate, dup, t->sums[0], gate, up, t->rows * PANEL);
-    cpu__pack_dy(g->both, 0, t->row, t->column, dgate, PANEL, t->columns, t->rows);
-    cpu__pack_dy(g->both, 1, t->row, t->column, dup, PANEL, t->columns, t->rows);
-    cpu__pack_x_right(g->down, t->row, t->column, act, PANEL, t->columns, t->rows);
+    for (int i = rows * PANEL; i < SIZE; i++)
+        gate[i] = up[i] = 0;
+    g->dev->kernels->act_mul_both(g->mlp->act, act, dgate, dup, t->sums[0] + first * PANEL, gate, up, SIZE);
+    part_pack(tiles, cpu__dy_left(g->both, 0, t->row, t->column),
+              cpu__dy_right(g->both, 0, t->row, t->column), dgate, first);
+    part_pack(tiles, cpu__dy_left(g->both, 1, t->row, t->column),
+              cpu__dy_right(g->both, 1, t->row, t->column), dup, first);
+    part_pack(tiles, NULL, cpu__x_right(g->down, t->row, t->column), act, first);
 }
 
 /* Its kept rows are wanted soon. */

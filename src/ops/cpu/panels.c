@@ -230,6 +230,27 @@ static const char *ahead_take(struct ahead *a, int64_t n_bytes)
     return from;
 }
 
+/* Sums that are finished while the next ones are made. */
+struct pending {
+    const struct panels_job *job;
+    int parts, now; /* how many are left of the pending tile; which of the two the next sums are */
+    struct panels_tile tiles[2];
+    float sums[2][2][PANEL * PANEL] __attribute__((aligned(64)));
+};
+
+static void pending_part(void *of)
+{
+    struct pending *pending = of;
+    int part = PARTS - pending->parts--;
+    pending->job->finish(pending->job->to, &pending->tiles[!pending->now], part);
+}
+
+static void pending_finish(struct pending *pending)
+{
+    while (pending->parts > 0)
+        pending_part(pending);
+}
+
 /* Where a pass stands: the panels of rows and columns, and the next product. What is written just before a
  * product is read by it as it was written, value by value: a load of two that were stored one by one waits
  * for all older stores, results on their way to memory. */
@@ -242,6 +263,7 @@ struct pass {
     const uint16_t *soon; /* left panels that are read later */
     struct ahead *ahead;  /* right ones after this pass, or NULL */
     float *parked;        /* sums between passes; NULL: there is one pass */
+    struct pending *pending;
 };
 
 /* Sums of one job of the panels at row i and column j, from where the pass before left them to where they go:
@@ -258,6 +280,8 @@ static void product_run(const struct tiles *tiles, struct pass *at, int member, 
     p->soon = at->soon;
     p->soon_right = fetch_right && !runs->turned ? runs->items[0].right + runs->strides[0] : NULL;
     p->ahead = ahead_take(at->ahead, at->n_steps * AHEAD_BYTES);
+    /* Shared out among the products up to the next tile's. */
+    p->n_parts = member + 1 == members_of(at->job) ? at->pending->parts : at->pending->parts / 2;
     tiles->product(p);
     at->soon += at->n_steps * 128;
     for (int r = 0; r < runs->n; r++)
@@ -267,32 +291,43 @@ static void product_run(const struct tiles *tiles, struct pass *at, int member, 
 }
 
 /* The same for sums that are finished here. */
-static void tile_finish(const struct tiles *tiles, struct pass *at, int64_t i, int64_t j, bool fetch_right)
+static void tile_run(const struct tiles *tiles, struct pass *at, int64_t i, int64_t j, bool fetch_right)
 {
-    float sums[2][PANEL * PANEL] __attribute__((aligned(64)));
     const struct panel_product *p = &at->product;
-    struct panels_tile t = {i, j, p->rows, p->columns, {sums[0], sums[1]}};
+    struct pending *pending = at->pending;
+    float(*sums)[PANEL * PANEL] = pending->sums[pending->now];
+    struct panels_tile *t = &pending->tiles[pending->now];
+    t->row = i;
+    t->column = j;
+    t->rows = p->rows;
+    t->columns = p->columns;
+    t->sums[0] = sums[0];
+    t->sums[1] = sums[1];
     if (at->job->before != NULL)
-        at->job->before(at->job->to, &t);
+        at->job->before(at->job->to, t);
     if (p->rows < PANEL || p->columns < PANEL)
-        memset(sums, 0, sizeof sums);
+        memset(sums, 0, 2 * sizeof *sums);
     for (int m = 0; m < members_of(at->job); m++)
         product_run(tiles, at, m, i, j, fetch_right, sums[m]);
-    at->job->finish(at->job->to, &t);
+    pending->parts = PARTS;
+    pending->now = !pending->now;
 }
 
 /* Some steps of the rows and columns of a block; between passes the sums are in parked. */
 static void pass_run(const struct tiles *tiles, const struct panels_job *job, const struct block *b,
                      const struct turned *turned, const struct steps *steps, int64_t n_steps, float *parked,
-                     struct ahead *ahead)
+                     struct ahead *ahead, struct pending *pending)
 {
     const int members = members_of(job);
-    struct pass at = {.job = job, .n_steps = steps->to - steps->from, .parked = parked, .ahead = ahead};
+    struct pass at = {
+        .job = job, .n_steps = steps->to - steps->from, .parked = parked, .ahead = ahead, .pending = pending};
     struct panel_product *p = &at.product;
     at.first = steps->from == 0;
     at.last = steps->to == n_steps;
     p->ld_in = at.first ? job->ldbase : PANEL;
     p->ld_out = at.last && job->finish == NULL ? job->ldc : PANEL;
+    p->of = pending;
+    p->meanwhile = pending_part;
     for (int64_t i = b->row; i < b->row_end; i += PANEL) {
         struct runs *runs = &at.runs[0];
         runs_of(runs, job, b, turned, i, steps);
@@ -306,7 +341,7 @@ static void pass_run(const struct tiles *tiles, const struct panels_job *job, co
             bool fetch_right = i == b->row && j + PANEL < job->n;
             p->columns = cpu_min(b->column_end - j, PANEL);
             if (at.last && job->finish != NULL)
-                tile_finish(tiles, &at, i, j, fetch_right);
+                tile_run(tiles, &at, i, j, fetch_right);
             else
                 for (int m = 0; m < members; m++)
                     product_run(tiles, &at, m, i, j, fetch_right, NULL);
@@ -365,6 +400,10 @@ static void task_run(struct device *dev, const struct task *task)
     float *parked = parked_bytes > 0 ? (float *)(scratch + turned_bytes) : NULL;
     struct turned turned = {(uint16_t *)scratch, {0, cut->n_steps}};
     struct ahead ahead, *next = ahead_open(&ahead, task, cut->n_steps);
+    struct pending pending;
+    pending.job = job;
+    pending.parts = 0;
+    pending.now = 0;
     if (turning && is_short(cut))
         turn(dev->tiles, job, block, &turned);
     for (int64_t i = block->row; i < block->row_end; i += at_once) {
@@ -379,9 +418,10 @@ static void task_run(struct device *dev, const struct task *task)
             }
             if (!is_short(cut))
                 next = ahead_open(&ahead, task, steps.to);
-            pass_run(dev->tiles, job, &part, &turned, &steps, cut->n_steps, parked, next);
+            pass_run(dev->tiles, job, &part, &turned, &steps, cut->n_steps, parked, next, &pending);
         }
     }
+    pending_finish(&pending);
 }
 
 /* Block `task` of the job, counted along the rows of blocks. */

@@ -41,6 +41,9 @@ struct panels_tile {
     float *sums[2]; /* of the job, and of the one beside it */
 };
 typedef void panels_tile_fn(void *to, const struct panels_tile *tile);
+/* PART_ROWS rows of them, from PART_ROWS * part on. */
+enum { PART_ROWS = PANEL / PARTS };
+typedef void panels_finish_fn(void *to, const struct panels_tile *tile, int part);
 struct panels_job {
     int64_t m, n;
     struct panels_term terms[PANELS_MAX_TERMS];
@@ -49,9 +52,10 @@ struct panels_job {
     int64_t ldbase;
     float *c;
     int64_t ldc;
-    /* Not NULL: the sums go to it instead of c, any thread's at any time; `before`, if there, is called while
-     * they are still to be made (no sums then). */
-    panels_tile_fn *finish, *before;
+    /* Not NULL: the sums go to it instead of c, any thread's at any time, part by part in their order, while
+     * others are made; `before`, if there, is called while they are still to be made themselves. */
+    panels_finish_fn *finish;
+    panels_tile_fn *before;
     void *to;
     /* Not NULL: a job of the same m, n and lengths of terms, none of which is turned, and no base; its sums
      * are made beside this one's and go to this one's finish. */

@@ -158,7 +158,7 @@ void cpu__forward_products(const struct project_call *c)
     cpu__panels_jobs(c->dev, jobs, c->n, true);
 }
 
-void cpu__forward_pair(const struct project_call *c, panels_tile_fn *finish, void *to)
+void cpu__forward_pair(const struct project_call *c, panels_finish_fn *finish, void *to)
 {
     struct panels_job jobs[MAX_PROJECTIONS];
     jobs_forward(c, jobs);
@@ -184,29 +184,6 @@ void cpu__project_tiles(struct device *dev, const struct projection *parts, int 
     }
 }
 
-/* Columns of a chunk that is packed while it is in the first-level cache. */
-enum { CHUNK = 4 * STEP };
-
-/* A step of the sums over tokens of n columns into right panels. */
-static void pack_right(const struct project_call *c, uint16_t *right, int64_t token, int64_t column,
-                       const float *x, int64_t ld, int64_t n, int64_t rows)
-{
-    int64_t panel = tiles_panel_elements(c->n_tokens), step = token / STEP * STEP_ELEMENTS;
-    for (int64_t j = 0; j < n; j += PANEL)
-        c->tiles->pack_right(right + (column + j) / PANEL * panel + step, x + j, ld, cpu_min(n - j, PANEL),
-                             rows, 1);
-}
-
-void cpu__pack_dy(const struct project_call *c, int part, int64_t token, int64_t column, const float *dy,
-                  int64_t ld, int64_t n, int64_t rows)
-{
-    const struct part *p = &c->packed[part];
-    uint16_t *left = p->dy + token / PANEL * tiles_panel_elements(c->parts[part].w->n_out);
-    c->tiles->pack_left(left + column / STEP * STEP_ELEMENTS, dy, ld, rows, n, 1);
-    if (p->dy_right != NULL)
-        pack_right(c, p->dy_right, token, column, dy, ld, n, rows);
-}
-
 /* Whether x as the right operand of the gradients of A is wanted. */
 static bool any_lora(const struct project_call *c)
 {
@@ -216,11 +193,58 @@ static bool any_lora(const struct project_call *c)
     return false;
 }
 
-void cpu__pack_x_right(const struct project_call *c, int64_t token, int64_t column, const float *x,
-                       int64_t ld, int64_t n, int64_t rows)
+/* The step of a left operand [T, n] or a right one [T, n], whose terms are the tokens. */
+static uint16_t *left_step(uint16_t *left, int64_t n, int64_t token, int64_t column)
 {
-    if (any_lora(c))
-        pack_right(c, c->x_right, token, column, x, ld, n, rows);
+    return left + token / PANEL * tiles_panel_elements(n) + column / STEP * STEP_ELEMENTS;
+}
+static uint16_t *right_step(const struct project_call *c, uint16_t *right, int64_t token, int64_t column)
+{
+    return right + column / PANEL * tiles_panel_elements(c->n_tokens) + token / STEP * STEP_ELEMENTS;
+}
+
+uint16_t *cpu__dy_left(const struct project_call *c, int part, int64_t token, int64_t column)
+{
+    return left_step(c->packed[part].dy, c->parts[part].w->n_out, token, column);
+}
+
+uint16_t *cpu__dy_right(const struct project_call *c, int part, int64_t token, int64_t column)
+{
+    return c->packed[part].dy_right != NULL ? right_step(c, c->packed[part].dy_right, token, column) : NULL;
+}
+
+uint16_t *cpu__x_right(const struct project_call *c, int64_t token, int64_t column)
+{
+    return any_lora(c) ? right_step(c, c->x_right, token, column) : NULL;
+}
+
+uint16_t *cpu__x_left(const struct project_call *c, int64_t token, int64_t column)
+{
+    return left_step(c->x_left, c->n_in, token, column);
+}
+
+/* A step of the sums over tokens, of columns [column, column + n), into right panels. */
+static void pack_right(const struct project_call *c, uint16_t *right, int64_t token, int64_t column,
+                       const float *x, int64_t ld, int64_t n, int64_t rows)
+{
+    for (int64_t j = 0; j < n; j += PANEL)
+        c->tiles->pack_right(right_step(c, right, token, column + j), x + j, ld, cpu_min(n - j, PANEL), rows,
+                             1);
+}
+
+/* Columns of a chunk that is packed while it is in the first-level cache. */
+enum { CHUNK = 4 * STEP };
+
+static void pack_dy(const struct project_call *c, int p, int64_t token, int64_t rows)
+{
+    const int64_t n_out = c->parts[p].w->n_out;
+    const float *dy = c->parts[p].dy + token * n_out;
+    for (int64_t k = 0; k < n_out; k += CHUNK) {
+        int64_t n = cpu_min(n_out - k, CHUNK);
+        c->tiles->pack_left(cpu__dy_left(c, p, token, k), dy + k, n_out, rows, n, 1);
+        if (c->packed[p].dy_right != NULL)
+            pack_right(c, c->packed[p].dy_right, token, k, dy + k, n_out, n, rows);
+    }
 }
 
 /* u and du of the tokens of panel i: du from the packed gradients. */
@@ -244,17 +268,13 @@ static void tokens_back(const struct project_call *c, int64_t i)
 {
     int64_t token = i * PANEL, rows = cpu_min(c->n_tokens - token, PANEL);
     for (int p = 0; p < c->n; p++) {
-        const struct projection *q = &c->parts[p];
-        const float *dy = q->dy;
-        int64_t n_out = q->w->n_out;
-        for (int64_t k = 0; k < n_out && dy != NULL; k += CHUNK)
-            cpu__pack_dy(c, p, token, k, dy + token * n_out + k, n_out, cpu_min(n_out - k, CHUNK), rows);
-        if (q->a != NULL)
-            lora_tokens_back(c, q, &c->packed[p], i, rows);
+        if (c->parts[p].dy != NULL)
+            pack_dy(c, p, token, rows);
+        if (c->parts[p].a != NULL)
+            lora_tokens_back(c, &c->parts[p], &c->packed[p], i, rows);
     }
-    for (int64_t k = 0; k < c->n_in && c->x != NULL; k += CHUNK)
-        cpu__pack_x_right(c, token, k, c->x + token * c->n_in + k, c->n_in, cpu_min(c->n_in - k, CHUNK),
-                          rows);
+    if (c->x != NULL && any_lora(c))
+        pack_right(c, c->x_right, token, 0, c->x + token * c->n_in, c->n_in, c->n_in, rows);
 }
 
 /* sum [PANEL, PANEL] = panel k of left [R, T] times panel j of right [T, *], with row stride ld. */
@@ -356,7 +376,7 @@ void cpu__back_input(const struct project_call *c)
     cpu__panels_jobs(c->dev, &job, 1, true);
 }
 
-void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_tile_fn *finish,
+void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_finish_fn *finish,
                         void *to)
 {
     struct panels_job job;

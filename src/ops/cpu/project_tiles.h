@@ -48,19 +48,19 @@ void cpu__calls_open(struct project_call *calls, int n, struct device *dev, int6
 void cpu__forward_adapters(const struct project_call *c);
 void cpu__forward_tokens(const struct project_call *c);
 void cpu__forward_products(const struct project_call *c);
-void cpu__forward_pair(const struct project_call *c, panels_tile_fn *finish, void *to);
+void cpu__forward_pair(const struct project_call *c, panels_finish_fn *finish, void *to);
 void cpu__back_adapters(const struct project_call *c);
 void cpu__back_tokens(const struct project_call *c);
 void cpu__back_input(const struct project_call *c);
-void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_tile_fn *finish,
+void cpu__back_input_to(const struct project_call *c, panels_tile_fn *before, panels_finish_fn *finish,
                         void *to);
 void cpu__back_parameters(const struct project_call *c);
 
-/* What the caller packs: n <= PANEL columns from `column` on, of rows <= PANEL tokens from `token` on; both a
- * multiple of PANEL. */
-void cpu__pack_dy(const struct project_call *c, int part, int64_t token, int64_t column, const float *dy,
-                  int64_t ld, int64_t n, int64_t rows);
-void cpu__pack_x_right(const struct project_call *c, int64_t token, int64_t column, const float *x,
-                       int64_t ld, int64_t n, int64_t rows);
+/* Where the caller packs: the step of tokens from `token` on and columns from `column` on, both multiples of
+ * PANEL, of dy as a left and a right operand, and of x as a right one. NULL: not wanted. */
+uint16_t *cpu__dy_left(const struct project_call *c, int part, int64_t token, int64_t column);
+uint16_t *cpu__dy_right(const struct project_call *c, int part, int64_t token, int64_t column);
+uint16_t *cpu__x_right(const struct project_call *c, int64_t token, int64_t column);
+uint16_t *cpu__x_left(const struct project_call *c, int64_t token, int64_t column);
 
 #endif

@@ -47,16 +47,36 @@ static inline __attribute__((always_inline)) void fetch(const char *ahead)
         _mm_prefetch(ahead + at, _MM_HINT_T1);
 }
 
+/* What a product does beside its sums. The caller's work is cut so small that the processor, which looks some
+ * hundred instructions ahead, finds steps of the product before and behind each part. */
+struct beside {
+    const char *ahead;
+    int64_t parts, step, every; /* parts left; steps since the last one; of them between two */
+};
+
+static inline __attribute__((always_inline)) void beside_step(const struct panel_product *p,
+                                                              struct beside *beside)
+{
+    if (beside->ahead != NULL) {
+        fetch(beside->ahead);
+        beside->ahead += AHEAD_BYTES;
+    }
+    if (beside->parts > 0 && ++beside->step == beside->every) {
+        beside->step = 0;
+        beside->parts--;
+        p->meanwhile(p->of);
+    }
+}
+
 /* mt x nt tiles; constants where this is expanded. */
 static inline __attribute__((always_inline)) void run_steps(const int mt, const int nt,
-                                                            const struct panel_run *run, const char **ahead)
+                                                            const struct panel_product *p,
+                                                            const struct panel_run *run,
+                                                            struct beside *beside)
 {
     const uint16_t *left = run->left, *right = run->right;
     for (int64_t s = 0; s < run->n_steps; s++, left += STEP_ELEMENTS, right += STEP_ELEMENTS) {
-        if (*ahead != NULL) {
-            fetch(*ahead);
-            *ahead += AHEAD_BYTES;
-        }
+        beside_step(p, beside);
         _tile_stream_loadd(6, right, ROW_BYTES);
         _tile_loadd(4, left, ROW_BYTES);
         _tile_dpbf16ps(0, 4, 6);
@@ -73,13 +93,20 @@ static inline __attribute__((always_inline)) void run_steps(const int mt, const 
     }
 }
 
+/* Most steps are the first run's. */
+static struct beside beside_open(const struct panel_product *p)
+{
+    int64_t every = p->n_parts > 0 ? p->runs[0].n_steps / p->n_parts : 0;
+    return (struct beside){.ahead = p->ahead, .parts = p->n_parts, .every = every > 0 ? every : 1};
+}
+
 /* Whole tiles in and out. */
 static inline __attribute__((always_inline)) void whole(const int mt, const int nt,
                                                         const struct panel_product *p, const float *in,
                                                         int64_t ld_in, float *out, int64_t ld_out)
 {
     int64_t in_bytes = ld_in * 4, out_bytes = ld_out * 4;
-    const char *ahead = p->ahead;
+    struct beside beside = beside_open(p);
     MEMORY_IS_TOUCHED();
     if (in != NULL) {
         _tile_loadd(0, in, in_bytes);
@@ -96,7 +123,9 @@ static inline __attribute__((always_inline)) void whole(const int mt, const int 
         _tile_zero(3);
     }
     for (int r = 0; r < p->n_runs; r++)
-        run_steps(mt, nt, &p->runs[r], &ahead);
+        run_steps(mt, nt, p, &p->runs[r], &beside);
+    for (; beside.parts > 0; beside.parts--)
+        p->meanwhile(p->of);
     _tile_stored(0, out, out_bytes);
     if (nt > 1)
         _tile_stored(1, out + TILE, out_bytes);

@@ -107,6 +107,8 @@ void tiles__dpbf16_end(void)
 
 void tiles__dpbf16_product(const struct panel_product *p)
 {
+    for (int64_t part = 0; part < p->n_parts; part++)
+        p->meanwhile(p->of);
     for (int first = 0; first < p->rows; first += ROWS)
         if (p->columns > TILE)
             eight_rows(2, p, first);

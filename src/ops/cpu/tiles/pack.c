@@ -114,6 +114,23 @@ void tiles__pack_right(uint16_t *panel, const float *x, int64_t ld, int64_t n, i
     }
 }
 
+void tiles__left_rows(uint16_t *step, const float *x, int first, int n)
+{
+    const __m512 by = _mm512_set1_ps(1);
+    for (int i = 0; i < n; i++)
+        _mm512_store_si512(step + (first + i) * STEP, row_pairs(x + i * PANEL, PANEL, by));
+}
+
+void tiles__right_rows(uint16_t *step, const float *x, int first, int n)
+{
+    const __m512 by = _mm512_set1_ps(1);
+    for (int l = 0; l < n; l += 2) {
+        uint16_t *to = step + (first + l) / 2 * STEP;
+        _mm512_store_si512(to, column_pairs(x + l * PANEL, PANEL, TILE, 2, by));
+        _mm512_store_si512(to + TILE_ELEMENTS, column_pairs(x + l * PANEL + TILE, PANEL, TILE, 2, by));
+    }
+}
+
 void tiles__pack_left_turned(uint16_t *panel, const float *x, int64_t ld, int64_t n, int64_t k, float scale)
 {
     const __m512 by = _mm512_set1_ps(scale);

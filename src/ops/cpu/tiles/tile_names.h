@@ -20,6 +20,9 @@ void tiles__turn_right(uint16_t *to, const uint16_t *from);
 void tiles__keep_gated(uint16_t *kept, float *gate, float *up, int rows);
 void tiles__kept_gated(float *gate, float *up, const uint16_t *kept, int rows);
 
+void tiles__left_rows(uint16_t *step, const float *x, int first, int n);
+void tiles__right_rows(uint16_t *step, const float *x, int first, int n);
+
 void tiles__softmax(uint16_t *left, float *lse, float *sum, const float *scores, int64_t ld,
                     const uint32_t *seen, int64_t n_panels, int rows, float scale);
 void tiles__softmax_back(const struct score_block *b, int first, int end);

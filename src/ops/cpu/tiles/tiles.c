@@ -16,8 +16,9 @@ static void nothing(void)
     .pack_left = tiles__pack_left, .pack_left_turned = tiles__pack_left_turned,                              \
     .pack_right = tiles__pack_right, .pack_right_turned = tiles__pack_right_turned,                          \
     .copy_right_turned = tiles__copy_right_turned, .turn_right = tiles__turn_right,                          \
-    .keep_gated = tiles__keep_gated, .kept_gated = tiles__kept_gated, .softmax = tiles__softmax,             \
-    .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots, .divide_rows = tiles__divide_rows
+    .left_rows = tiles__left_rows, .right_rows = tiles__right_rows, .keep_gated = tiles__keep_gated,         \
+    .kept_gated = tiles__kept_gated, .softmax = tiles__softmax, .softmax_back = tiles__softmax_back,         \
+    .row_dots = tiles__row_dots, .divide_rows = tiles__divide_rows
 
 static const struct tiles amx = {.name = "amx",
                                  .row_unit = 16,

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PANEL = 32, STEP = 32, STEP_ELEMENTS = PANEL * STEP, AHEAD_BYTES = 192 };
+enum { PANEL = 32, STEP = 32, STEP_ELEMENTS = PANEL * STEP, AHEAD_BYTES = 192, PARTS = 8 };
 
 static inline int64_t tiles_steps(int64_t k)
 {
@@ -56,6 +56,11 @@ struct panel_product {
      * first run. `ahead` is what the thread multiplies after these panels, AHEAD_BYTES for each step. A
      * kernel takes those that it gains from. */
     const void *soon, *soon_right, *ahead;
+    /* n_parts > 0: work of the caller's on vectors, which a processor with units for products does meanwhile.
+     * Called before the product is there, that often. */
+    void (*meanwhile)(void *of);
+    void *of;
+    int64_t n_parts;
 };
 
 /* A block of queries and a panel of keys on the way back through attention. A row is a query; seen[r] has bit
@@ -95,6 +100,10 @@ struct tiles {
      * it. */
     void (*keep_gated)(uint16_t *kept, float *gate, float *up, int rows);
     void (*kept_gated)(float *gate, float *up, const uint16_t *kept, int rows);
+    /* n rows of x [n][PANEL] into one step, rounded: as rows (left) or terms (right) from `first` on; there
+     * both are even. */
+    void (*left_rows)(uint16_t *step, const float *x, int first, int n);
+    void (*right_rows)(uint16_t *step, const float *x, int first, int n);
 
     /* Attention between its products. Everything in float32 until it is rounded into a panel; a row's bits
      * depend on the row alone.
