@@ -22,6 +22,14 @@ void tree_sum_range(int n_leaves, int world_size, int rank, int *first, int *end
 enum status tree_sum_open(struct tree_sum **out, const struct comm *c, int64_t n_values, int n_leaves,
                           struct err *err);
 void tree_sum_close(struct tree_sum *ts);
+/* How vectors of this process are zeroed, and added, dst += src, element by element; until it is called plain
+ * loops on one thread. `of` is handed on. */
+struct tree_vectors {
+    void (*zero)(const void *of, float *x, int64_t n);
+    void (*add)(const void *of, float *dst, const float *src, int64_t n);
+    const void *of;
+};
+void tree_sum_use(struct tree_sum *ts, const struct tree_vectors *vectors);
 void tree_sum_reset(struct tree_sum *ts); /* a new sum begins; memory is kept */
 /* A new sum begins, of leaves of n_values floats, the same on all ranks. Memory only grows; ST_ENV when it is
  * short, ts is then as after tree_sum_reset. Not collective. */

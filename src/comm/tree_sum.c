@@ -5,7 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void plain_zero(const void *of, float *x, int64_t n)
+{
+    (void)of;
+    memset(x, 0, (size_t)n * sizeof *x);
+}
+
+static void plain_add(const void *of, float *restrict dst, const float *restrict src, int64_t n)
+{
+    (void)of;
+    for (int64_t i = 0; i < n; i++)
+        dst[i] += src[i];
+}
+
 struct tree_sum {
+    struct tree_vectors vectors;
     int64_t n_values, capacity; /* floats of a leaf; how many there is room for */
     int n_leaves, world_size, rank;
     struct operands own, all;
@@ -106,6 +120,7 @@ enum status tree_sum_open(struct tree_sum **out, const struct comm *c, int64_t n
     struct tree_sum *ts = calloc(1, sizeof *ts);
     if (ts == NULL)
         return err_memory(err, "sums of the virtual shards", sizeof *ts);
+    ts->vectors = (struct tree_vectors){plain_zero, plain_add, NULL};
     ts->n_values = n_values;
     ts->n_leaves = n_leaves;
     ts->world_size = c->world_size;
@@ -135,6 +150,11 @@ void tree_sum_close(struct tree_sum *ts)
     free(ts);
 }
 
+void tree_sum_use(struct tree_sum *ts, const struct tree_vectors *vectors)
+{
+    ts->vectors = *vectors;
+}
+
 void tree_sum_reset(struct tree_sum *ts)
 {
     ts->n_pushed = ts->height = 0;
@@ -156,7 +176,7 @@ float *tree_sum_leaf(struct tree_sum *ts)
     if (ts->n_pushed == ts->own.n)
         return NULL;
     float *leaf = stack_at(ts, ts->height);
-    memset(leaf, 0, (size_t)ts->n_values * sizeof *leaf);
+    ts->vectors.zero(ts->vectors.of, leaf, ts->n_values);
     return leaf;
 }
 
@@ -166,13 +186,9 @@ void tree_sum_push(struct tree_sum *ts)
         return;
     int n_adds = ts->own.items[ts->n_pushed++].n_adds;
     ts->height++;
-    for (; n_adds > 0; n_adds--) {
-        float *restrict left = stack_at(ts, ts->height - 2);
-        const float *restrict right = stack_at(ts, ts->height - 1);
-        for (int64_t i = 0; i < ts->n_values; i++)
-            left[i] += right[i];
-        ts->height--;
-    }
+    for (; n_adds > 0; n_adds--, ts->height--)
+        ts->vectors.add(ts->vectors.of, stack_at(ts, ts->height - 2), stack_at(ts, ts->height - 1),
+                        ts->n_values);
 }
 
 /* Round k: the slices of everybody's k-th whole node go to the slices' owners. */

@@ -68,8 +68,10 @@ void ops__copy(struct device *dev, void *dst, const void *src, size_t n_bytes)
 
 void ops__zero(struct device *dev, void *dst, size_t n_bytes)
 {
-    if (n_bytes > 0)
-        memset(dst, 0, n_bytes);
+    enum { PIECE = 1 << 20 };
+#pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (n_bytes > PIECE)
+    for (size_t at = 0; at < n_bytes; at += PIECE)
+        memset((char *)dst + at, 0, n_bytes - at < PIECE ? n_bytes - at : PIECE);
 }
 
 void ops__sync(struct device *dev)

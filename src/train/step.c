@@ -65,6 +65,18 @@ static enum status make_room(struct trainer *t, int64_t n_stem, struct err *err)
     return ST_OK;
 }
 
+/* The sums' vectors by all threads of the device. */
+static void vector_zero(const void *of, float *x, int64_t n)
+{
+    const struct train_context *c = of;
+    c->ops->zero(c->dev, x, (size_t)n * sizeof *x);
+}
+static void vector_add(const void *of, float *dst, const float *src, int64_t n)
+{
+    const struct train_context *c = of;
+    c->ops->add(c->dev, dst, src, n);
+}
+
 /* Memory of the step; on a host device the total is the gradient and leaves are written in place. */
 static enum status trainer_alloc(struct trainer *t, struct err *err)
 {
@@ -73,6 +85,8 @@ static enum status trainer_alloc(struct trainer *t, struct err *err)
     tree_sum_range(t->o->virtual_shards, c->comm->world_size, c->comm->rank, &first, &end);
     TRY(optimizer__open(&t->optimizer, c->ops, c->dev, c->params, err));
     TRY(tree_sum_open(&t->sum, c->comm, c->params->n_values, t->o->virtual_shards, err));
+    if (train__on_host(c->ops))
+        tree_sum_use(t->sum, &(struct tree_vectors){vector_zero, vector_add, c});
     t->shards = calloc((size_t)(end - first) * N_SHARD_NUMBERS + 1, sizeof *t->shards);
     if (t->shards == NULL)
         return err_memory(err, "numbers of the shards", 0);
