@@ -149,18 +149,16 @@ static void any_whole(const struct panel_product *p, const float *in, int64_t ld
         whole(1, 1, p, in, ld_in, out, ld_out);
 }
 
-static void copy_part(float *to, int64_t ld_to, const float *from, int64_t ld_from, int rows, int columns)
+static void copy_part(float *to, int64_t ld_to, const float *from, int64_t ld_from, int64_t rows,
+                      int64_t columns)
 {
-    for (int i = 0; i < rows; i++)
+    for (int64_t i = 0; i < rows; i++)
         memcpy(to + i * ld_to, from + i * ld_from, (size_t)columns * sizeof *to);
 }
 
-void tiles__amx_product(const struct panel_product *p)
+/* Not inlined: the way of whole tiles, often a few steps long, would make room for the part each time. */
+static __attribute__((noinline)) void cut(const struct panel_product *p)
 {
-    if (p->rows % TILE == 0 && p->columns % TILE == 0) {
-        any_whole(p, p->in, p->ld_in, p->out, p->ld_out);
-        return;
-    }
     float part[PANEL * PANEL] __attribute__((aligned(64)));
     if (p->in != NULL) {
         memset(part, 0, sizeof part);
@@ -168,6 +166,14 @@ void tiles__amx_product(const struct panel_product *p)
     }
     any_whole(p, p->in != NULL ? part : NULL, PANEL, part, PANEL);
     copy_part(p->out, p->ld_out, part, PANEL, p->rows, p->columns);
+}
+
+void tiles__amx_product(const struct panel_product *p)
+{
+    if (p->rows % TILE == 0 && p->columns % TILE == 0)
+        any_whole(p, p->in, p->ld_in, p->out, p->ld_out);
+    else
+        cut(p);
 }
 
 #endif
