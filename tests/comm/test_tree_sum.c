@@ -150,6 +150,24 @@ static void test_order_matters(void **state)
     assert_true(differ > 20);
 }
 
+/* Vectors of a device's own, which counts its calls. */
+struct counted {
+    int n_zeroed, n_added;
+};
+static void counted_zero(const void *of, float *x, int64_t n)
+{
+    struct counted *counted = (struct counted *)(uintptr_t)of;
+    counted->n_zeroed++;
+    memset(x, 0, (size_t)n * sizeof *x);
+}
+static void counted_add(const void *of, float *dst, const float *src, int64_t n)
+{
+    struct counted *counted = (struct counted *)(uintptr_t)of;
+    counted->n_added++;
+    for (int64_t i = 0; i < n; i++)
+        dst[i] += src[i];
+}
+
 static void test_one_rank(void **state)
 {
     struct comm c;
@@ -164,6 +182,9 @@ static void test_one_rank(void **state)
     for (int round = 0; round < 5; round++) {
         const int64_t n = sizes[round];
         assert_int_equal(tree_sum_resize(ts, n, &err), ST_OK);
+        struct counted counted = {0};
+        if (round >= 2)
+            tree_sum_use(ts, &(struct tree_vectors){counted_zero, counted_add, &counted});
         for (int l = 0; l < 13; l++) {
             float *leaf = tree_sum_leaf(ts);
             assert_non_null(leaf);
@@ -177,6 +198,8 @@ static void test_one_rank(void **state)
             tree_sum_push(ts);
         }
         assert_null(tree_sum_leaf(ts));
+        assert_int_equal(counted.n_zeroed, round >= 2 ? 13 : 0);
+        assert_int_equal(counted.n_added, round >= 2 ? 12 : 0);
         assert_int_equal(tree_sum_finish(ts, &c, total, &err), ST_OK);
         float *place = tree_sum_place(ts);
         assert_non_null(place);
