@@ -74,7 +74,8 @@ enum { MAX_PROJECTIONS = 3 };
 /* A gated MLP, act being the function of its gate:
  *   down.y = base + down(act(gate(x)) * up(x))
  * What gate and up give is kept for the way back, which begins at down.dy; y and dy of gate and up are not
- * used. Where the table multiplies bfloat16 natively it rounds them to that, before act too. */
+ * used. Where the table keeps it in bfloat16 (path amx) the way back, down's gradients too, goes
+ * through act of rounded values. */
 struct mlp {
     struct projection gate, up, down;
     enum act_kind act;

@@ -135,13 +135,13 @@ static void run_parts(const struct ops *ops, struct device *dev, struct mlp *m, 
     float *act = guarded(n), *dact = guarded(n), *dgate = guarded(n), *dup = guarded(n);
     float *gate = both[0].y = guarded(n), *up = both[1].y = guarded(n);
     ops->project(dev, both, 2, s->x, s->tokens);
-    if (reference_rounds || keeps_bf16(ops, dev))
-        for (int64_t i = 0; i < n; i++) {
-            gate[i] = bf16_to_f32(bf16_from_f32(gate[i]));
-            up[i] = bf16_to_f32(bf16_from_f32(up[i]));
-        }
     ops->act_mul(dev, s->act, act, gate, up, n);
     ops->project(dev, &m->down, 1, act, s->tokens);
+    for (int64_t i = 0; i < n && (reference_rounds || keeps_bf16(ops, dev)); i++) {
+        gate[i] = bf16_to_f32(bf16_from_f32(gate[i]));
+        up[i] = bf16_to_f32(bf16_from_f32(up[i]));
+    }
+    ops->act_mul(dev, s->act, act, gate, up, n);
     ops->project_back(dev, &m->down, 1, dact, act, s->tokens);
     ops->act_mul_back(dev, s->act, dgate, dup, dact, gate, up, n);
     both[0].dy = dgate, both[1].dy = dup;

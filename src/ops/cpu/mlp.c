@@ -4,7 +4,7 @@
 size_t cpu__mlp_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens)
 {
     if (dev->tiles != NULL)
-        return cpu__mlp_tiles_kept_bytes(width, n_tokens);
+        return cpu__mlp_tiles_kept_bytes(dev, width, n_tokens);
     return ops__mlp_kept_bytes(dev, width, n_tokens);
 }
 

@@ -1,26 +1,17 @@
 /* The gated MLP in tiles. Neither act(gate) * up nor the gradients of gate, up and down's input ever stand in
  * memory in float32: they are made of a product's sums while those are in the first-level cache, and packed.
  *
- * What gate and up gave is kept in blocks of PANEL rows by PANEL columns, [rows][gate, up][columns] of
- * bfloat16, so that a product's sums go to one place, or two where the rows of a call do not begin with a
+ * What gate and up gave is kept in blocks of PANEL rows by PANEL columns, [rows][gate, up][columns],
+ * so that a product's sums go to one place, or two where the rows of a call do not begin with a
  * block. */
 #include "project.h"
 #include "project_tiles.h"
 
 enum { ROW = 2 * PANEL, BLOCK = PANEL * ROW };
 
-size_t cpu__mlp_tiles_kept_bytes(int64_t width, int64_t n_tokens)
+size_t cpu__mlp_tiles_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens)
 {
-    return (size_t)(panels_of(n_tokens) * panels_of(width) * BLOCK) * sizeof(uint16_t);
-}
-
-/* Where row `row` of x is kept, columns of panel `panel`; the rows behind it follow to the end of the block.
- */
-static uint16_t *kept_at(const struct mlp *mlp, int64_t row, int64_t panel)
-{
-    int64_t at = mlp->kept_first + row;
-    return (uint16_t *)mlp->kept + (at / PANEL * panels_of(mlp->gate.w->n_out) + panel) * BLOCK +
-           at % PANEL * ROW;
+    return (size_t)(panels_of(n_tokens) * panels_of(width) * BLOCK) * dev->tiles->kept_bytes;
 }
 
 /* Of the rows from `row` on, `most` at most, those in one block. */
@@ -36,6 +27,15 @@ struct gated {
     const struct project_call *down, *both;
 };
 
+/* Where row `row` of x is kept, columns of panel `panel`; the rows behind it follow to the end of the block.
+ */
+static char *kept_at(const struct gated *g, int64_t row, int64_t panel)
+{
+    int64_t at = g->mlp->kept_first + row;
+    int64_t place = (at / PANEL * panels_of(g->mlp->gate.w->n_out) + panel) * BLOCK + at % PANEL * ROW;
+    return (char *)g->mlp->kept + (size_t)place * g->dev->tiles->kept_bytes;
+}
+
 /* Rows of the part that are tokens; what fills up a panel beyond them is 0. */
 static int part_rows(const struct panels_tile *t, int part)
 {
@@ -50,7 +50,7 @@ static void gated_input(void *to, const struct panels_tile *t, int part)
     float *gate = t->sums[0] + first * PANEL, *up = t->sums[1] + first * PANEL;
     for (int r = 0, n; r < rows; r += n) {
         n = kept_rows(g->mlp, t->row + first + r, rows - r);
-        g->dev->tiles->keep_gated(kept_at(g->mlp, t->row + first + r, t->column / PANEL), gate + r * PANEL,
+        g->dev->tiles->keep_gated(kept_at(g, t->row + first + r, t->column / PANEL), gate + r * PANEL,
                                   up + r * PANEL, n);
     }
     g->dev->kernels->act_mul(g->mlp->act, gate, gate, up, PART_ROWS * PANEL);
@@ -75,8 +75,8 @@ static void gated_gradients(void *to, const struct panels_tile *t, int part)
     const int first = part * PART_ROWS, rows = part_rows(t, part);
     for (int r = 0, n; r < rows; r += n) {
         n = kept_rows(g->mlp, t->row + first + r, rows - r);
-        tiles->kept_gated(gate + r * PANEL, up + r * PANEL,
-                          kept_at(g->mlp, t->row + first + r, t->column / PANEL), n);
+        tiles->kept_gated(gate + r * PANEL, up + r * PANEL, kept_at(g, t->row + first + r, t->column / PANEL),
+                          n);
     }
     for (int i = rows * PANEL; i < SIZE; i++)
         gate[i] = up[i] = 0;
@@ -94,8 +94,8 @@ static void fetch_kept(void *to, const struct panels_tile *t)
     const struct gated *g = to;
     for (int r = 0, n; r < t->rows; r += n) {
         n = kept_rows(g->mlp, t->row + r, t->rows - r);
-        const uint16_t *kept = kept_at(g->mlp, t->row + r, t->column / PANEL);
-        for (int i = 0; i < n * ROW; i += ROW / 2)
+        const char *kept = kept_at(g, t->row + r, t->column / PANEL);
+        for (size_t i = 0; i < (size_t)(n * ROW) * g->dev->tiles->kept_bytes; i += 64)
             __builtin_prefetch(kept + i);
     }
 }

@@ -11,7 +11,7 @@ void cpu__project_back_tiles(struct device *dev, const struct projection *parts,
                              const float *x, int64_t n_tokens);
 
 /* The slots mlp and mlp_back the same way. */
-size_t cpu__mlp_tiles_kept_bytes(int64_t width, int64_t n_tokens);
+size_t cpu__mlp_tiles_kept_bytes(const struct device *dev, int64_t width, int64_t n_tokens);
 void cpu__mlp_tiles(struct device *dev, const struct mlp *mlp, const float *x, int64_t n_tokens);
 void cpu__mlp_back_tiles(struct device *dev, const struct mlp *mlp, float *dx, const float *x,
                          int64_t n_tokens);

@@ -17,8 +17,10 @@ void tiles__pack_right_turned(uint16_t *panel, const float *x, int64_t ld, int64
 void tiles__copy_right_turned(uint16_t *panel, const uint16_t *x, int64_t ld, int64_t n, int64_t k);
 void tiles__turn_right(uint16_t *to, const uint16_t *from);
 
-void tiles__keep_gated(uint16_t *kept, float *gate, float *up, int rows);
-void tiles__kept_gated(float *gate, float *up, const uint16_t *kept, int rows);
+void tiles__keep_gated_bf16(void *kept, const float *gate, const float *up, int rows);
+void tiles__kept_gated_bf16(float *gate, float *up, const void *kept, int rows);
+void tiles__keep_gated_f32(void *kept, const float *gate, const float *up, int rows);
+void tiles__kept_gated_f32(float *gate, float *up, const void *kept, int rows);
 
 void tiles__left_rows(uint16_t *step, const float *x, int first, int n);
 void tiles__right_rows(uint16_t *step, const float *x, int first, int n);

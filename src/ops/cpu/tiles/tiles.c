@@ -16,21 +16,27 @@ static void nothing(void)
     .pack_left = tiles__pack_left, .pack_left_turned = tiles__pack_left_turned,                              \
     .pack_right = tiles__pack_right, .pack_right_turned = tiles__pack_right_turned,                          \
     .copy_right_turned = tiles__copy_right_turned, .turn_right = tiles__turn_right,                          \
-    .left_rows = tiles__left_rows, .right_rows = tiles__right_rows, .keep_gated = tiles__keep_gated,         \
-    .kept_gated = tiles__kept_gated, .softmax = tiles__softmax, .softmax_back = tiles__softmax_back,         \
-    .row_dots = tiles__row_dots, .divide_rows = tiles__divide_rows
+    .left_rows = tiles__left_rows, .right_rows = tiles__right_rows, .softmax = tiles__softmax,               \
+    .softmax_back = tiles__softmax_back, .row_dots = tiles__row_dots, .divide_rows = tiles__divide_rows
 
 static const struct tiles amx = {.name = "amx",
                                  .row_unit = 16,
                                  .begin = tiles__amx_begin,
                                  .end = tiles__amx_end,
                                  .product = tiles__amx_product,
+                                 .kept_bytes = sizeof(uint16_t),
+                                 .keep_gated = tiles__keep_gated_bf16,
+                                 .kept_gated = tiles__kept_gated_bf16,
                                  PACKING};
+/* Its products are slow enough for memory to keep up. */
 static const struct tiles avx512_bf16 = {.name = "avx512_bf16",
                                          .row_unit = 8,
                                          .begin = nothing,
                                          .end = tiles__dpbf16_end,
                                          .product = tiles__dpbf16_product,
+                                         .kept_bytes = sizeof(float),
+                                         .keep_gated = tiles__keep_gated_f32,
+                                         .kept_gated = tiles__kept_gated_f32,
                                          PACKING};
 
 #ifdef SMGPT_EMULATED /* tests/emulated: the instructions are functions */

@@ -13,6 +13,7 @@
 #define SMGPT_OPS_CPU_TILES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { PANEL = 32, STEP = 32, STEP_ELEMENTS = PANEL * STEP, AHEAD_BYTES = 192, PARTS = 8 };
@@ -95,11 +96,12 @@ struct tiles {
     /* One step of a right panel with terms and columns exchanged: element (l, j) becomes (j, l). */
     void (*turn_right)(uint16_t *to, const uint16_t *from);
 
-    /* Rows of what an MLP's gate and up gave, [rows][PANEL] each; all aligned to 64. keep_gated rounds them
-     * to bfloat16, in place too; kept [rows][2][PANEL] is seen by other threads after `end`. kept_gated reads
-     * it. */
-    void (*keep_gated)(uint16_t *kept, float *gate, float *up, int rows);
-    void (*kept_gated)(float *gate, float *up, const uint16_t *kept, int rows);
+    /* Rows of what an MLP's gate and up gave, [rows][PANEL] each; all aligned to 64. keep_gated writes kept
+     * [rows][2][PANEL], rounded to bfloat16 or as it is; other threads see it after `end`. kept_gated reads
+     * it. kept_bytes: of one value. */
+    size_t kept_bytes;
+    void (*keep_gated)(void *kept, const float *gate, const float *up, int rows);
+    void (*kept_gated)(float *gate, float *up, const void *kept, int rows);
     /* n rows of x [n][PANEL] into one step, rounded: as rows (left) or terms (right) from `first` on; there
      * both are even. */
     void (*left_rows)(uint16_t *step, const float *x, int first, int n);
