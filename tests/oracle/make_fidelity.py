@@ -144,7 +144,7 @@ def bfloat16(program, tops):
     return ("\n## bfloat16\n\nDistance of a run to the float64 one, root mean square / largest over the steps (loss and norm relative, "
             "adapter absolute).\nOurs: compute=bfloat16 with cpu_path as the column says. With amx and avx512_bf16 the operands of all products "
             "are bfloat16,\nLoRA's and attention's too; with avx512 and all other paths only those of products with frozen matrices. "
-            "Everything else is\nfloat32.\n\n"
+            "Everything else is\nfloat32, but for what gate and up gave, which amx keeps in bfloat16 for the way back.\n\n"
             + table(["record", "measure", *paths, "transformers, bfloat16 weights", "the same under autocast"], rows))
 
 
