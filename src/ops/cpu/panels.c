@@ -134,11 +134,11 @@ static void turn(const struct tiles *tiles, const struct panels_job *job, const 
     }
 }
 
-/* What is multiplied for one panel of rows: runs, the first one's stride to the next rows, and their strides
- * from one panel of columns to the next. */
+/* What is multiplied for one panel of rows: runs, and their strides from one panel of columns to
+ * the next. */
 struct runs {
     struct panel_run items[PANELS_MAX_TERMS];
-    int64_t strides[PANELS_MAX_TERMS], next_rows;
+    int64_t strides[PANELS_MAX_TERMS];
     bool turned; /* the first one's right operand: it is in the cache */
     int n;
 };
@@ -165,10 +165,8 @@ static void runs_of(struct runs *runs, const struct panels_job *job, const struc
             run->right = turned_at(turned, first + own.from, stride);
         else
             run->right = term->right + b->column / PANEL * panel + skip;
-        if (runs->n++ == 0) {
-            runs->next_rows = panel;
+        if (runs->n++ == 0)
             runs->turned = term->turned;
-        }
     }
 }
 
@@ -260,9 +258,8 @@ struct pass {
     bool first, last;
     struct runs runs[2]; /* of the job, and of the one beside it */
     struct panel_product product;
-    const uint16_t *soon; /* left panels that are read later */
-    struct ahead *ahead;  /* right ones after this pass, or NULL */
-    float *parked;        /* sums between passes; NULL: there is one pass */
+    struct ahead *ahead; /* right ones after this pass, or NULL */
+    float *parked;       /* sums between passes; NULL: there is one pass */
     struct pending *pending;
 };
 
@@ -277,13 +274,11 @@ static void product_run(const struct tiles *tiles, struct pass *at, int member, 
     p->runs = runs->items;
     p->in = !at->first ? at->parked : job->base != NULL ? job->base + i * job->ldbase + j : NULL;
     p->out = !at->last ? at->parked : finished != NULL ? finished : job->c + i * job->ldc + j;
-    p->soon = at->soon;
     p->soon_right = fetch_right && !runs->turned ? runs->items[0].right + runs->strides[0] : NULL;
     p->ahead = ahead_take(at->ahead, at->n_steps * AHEAD_BYTES);
     /* Shared out among the products up to the next tile's. */
     p->n_parts = member + 1 == members_of(at->job) ? at->pending->parts : at->pending->parts / 2;
     tiles->product(p);
-    at->soon += at->n_steps * 128;
     for (int r = 0; r < runs->n; r++)
         runs->items[r].right += runs->strides[r];
     if (at->parked != NULL)
@@ -335,7 +330,6 @@ static void pass_run(const struct tiles *tiles, const struct panels_job *job, co
             runs_of(&at.runs[1], job->beside, b, turned, i, steps);
         p->n_runs = runs->n;
         p->rows = cpu_min(b->row_end - i, PANEL);
-        at.soon = runs->items[0].left + (i + PANEL < b->row_end ? runs->next_rows : 0);
         for (int64_t j = b->column; j < b->column_end; j += PANEL) {
             /* The block's first rows wait for the right panels, the others find them in the cache. */
             bool fetch_right = i == b->row && j + PANEL < job->n;

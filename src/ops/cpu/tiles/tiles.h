@@ -52,11 +52,10 @@ struct panel_product {
     int64_t ld_in;
     float *out;
     int64_t ld_out;
-    /* Memory that later products read, to be brought near meanwhile; NULL: none. Of soon 256 bytes for each
-     * step, which is a part of a left panel; soon_right is a right panel with as many steps as this one's
-     * first run. `ahead` is what the thread multiplies after these panels, AHEAD_BYTES for each step. A
-     * kernel takes those that it gains from. */
-    const void *soon, *soon_right, *ahead;
+    /* Memory that later products read, to be brought near meanwhile; NULL: none. soon_right is a right panel
+     * with as many steps as this one's first run; `ahead` is what the thread multiplies after these panels,
+     * AHEAD_BYTES for each step. A kernel takes what it gains from. */
+    const void *soon_right, *ahead;
     /* n_parts > 0: work of the caller's on vectors, which a processor with units for products does meanwhile.
      * Called before the product is there, that often. */
     void (*meanwhile)(void *of);
