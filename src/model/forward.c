@@ -23,7 +23,7 @@ struct mlp model__mlp(const struct model *m, const struct layer_acts *s, int32_t
                       .down = model__projection(m, s, layer, PROJ_DOWN),
                       .act = m->a->act};
     mlp.kept = s->gated;
-    mlp.kept_room = s->gated_room;
+    mlp.kept_room = m->capacity;
     mlp.kept_first = s->gated_first;
     return mlp;
 }

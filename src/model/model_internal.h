@@ -19,7 +19,7 @@ struct layer_acts {
     float *x_mid;         /* [T, H] after attention */
     float *inv2;          /* [T] of the norm of x_mid */
     void *gated; /* struct mlp's kept, room for `capacity` tokens; row gated_first on is this one's */
-    int64_t gated_room, gated_first;
+    int64_t gated_first;
     float *down, *inv_down; /* Gemma: [T, H], [T] */
     float *u[N_PROJ];       /* [T, R] x A^T of each adapted projection */
 };

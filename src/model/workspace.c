@@ -47,7 +47,6 @@ static void lay_layer(struct layer_cursor *c, const struct model *m, struct laye
     s->x_mid = floats(c, t * h);
     s->inv2 = floats(c, t);
     s->gated = lay(c, 1, m->ops->mlp_kept_bytes(m->dev, a->mlp, t));
-    s->gated_room = t;
     s->gated_first = 0;
     if (a->sandwich) { /* needed again by the norms behind the branches */
         s->o = floats(c, t * h);

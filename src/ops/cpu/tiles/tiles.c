@@ -28,7 +28,8 @@ static const struct tiles amx = {.name = "amx",
                                  .keep_gated = tiles__keep_gated_bf16,
                                  .kept_gated = tiles__kept_gated_bf16,
                                  PACKING};
-/* Its products are slow enough for memory to keep up. */
+/* Keeping bfloat16 here too would save memory and no time; docs/performance-avx512.md says why it does not.
+ */
 static const struct tiles avx512_bf16 = {.name = "avx512_bf16",
                                          .row_unit = 8,
                                          .begin = nothing,
