@@ -208,13 +208,17 @@ static void bench_rows(int64_t t, double copy)
 static void bench_loss(int64_t rows, double copy)
 {
     float *logits = values(rows * V), *loss = values(rows);
-    int32_t *targets = ops->alloc(dev, (size_t)rows * sizeof *targets);
+    int32_t *labels = ops->alloc(dev, (size_t)rows * sizeof *labels); /* token 0 each */
+    int32_t *first = ops->alloc(dev, (size_t)(rows + 1) * sizeof *first);
     double s;
-    FASTEST(s, ops->cross_entropy(dev, logits, V, targets, loss, rows, V, 1));
+    for (int64_t r = 0; r <= rows; r++)
+        first[r] = (int32_t)r;
+    FASTEST(s, ops->cross_entropy(dev, logits, V, labels, first, loss, rows, V, 1));
     line_bytes("cross_entropy of 49152", 8.0 * (double)(rows * V), s, rows, copy);
     ops->release(dev, logits);
     ops->release(dev, loss);
-    ops->release(dev, targets);
+    ops->release(dev, labels);
+    ops->release(dev, first);
 }
 
 /* Bytes a nanosecond, read and written, of a copy as large as the activations of an MLP. */

@@ -20,11 +20,12 @@ void shard_release(struct shard *s);
 /* Rows [first, end) of n_rows that virtual shard s of n_shards holds. */
 void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end);
 /* Packs rows in order into sequences of at most max_tokens (a single longer row gets its own), counted as
- * they are laid: with share_prefix, runs of at least 4 tokens that rows of a sequence have in common at their
- * beginning stand once, and may lie in one another (system prompt, then text). A token is shared only when
- * neither it nor any before it has a target, so the last token before an answer stays with its row. Rows keep
- * their order; a shared run stands before the first row that needs it. segment.row counts from row_base.
- * ST_INPUT for a row without tokens. */
+ * they are laid. A row's tokens behind the last one that has a label to predict are left out: no loss depends
+ * on them. (A row without labels is laid whole.) With share_prefix, runs of at least 4 tokens that rows of a
+ * sequence have in common at their beginning stand once, and may lie in one another (system prompt, text, the
+ * first tokens of the answer); each row keeps its last token for itself. Rows keep their order; a shared run
+ * stands before the first row that needs it. segment.row counts from row_base. ST_INPUT for a row without
+ * tokens. */
 enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t n_rows, int32_t row_base,
                        int32_t max_tokens, bool share_prefix, struct err *err);
 

@@ -8,17 +8,24 @@
 /* Counts over packed sequences; a shared prefix counts once. */
 struct model_load {
     int64_t n_sequences;
-    int64_t n_tokens, n_labels, n_new; /* n_new: tokens whose input row is trained */
-    int64_t n_kept;                    /* tokens that the way up leaves out, see model_common */
-    int64_t n_stem;                    /* tokens that the way down leaves out, see model_loss_above */
-    int64_t longest;                   /* tokens of the longest sequence */
-    int64_t n_positions;               /* one past the last position */
+    int64_t n_tokens, n_labels;
+    int64_t n_labelled;  /* tokens with labels */
+    int64_t n_new;       /* tokens whose input row is trained */
+    int64_t n_kept;      /* tokens that the way up leaves out, see model_common */
+    int64_t n_stem;      /* tokens that the way down leaves out, see model_loss_above */
+    int64_t longest;     /* tokens of the longest sequence */
+    int64_t n_positions; /* one past the last position */
     /* Pairs of a query and a key that it sees, in layers that see all and in sliding ones; and the same of
      * labelled queries only. */
     double pairs, window_pairs, label_pairs, label_window_pairs;
     double kept_pairs, kept_window_pairs; /* of queries that the way up leaves out */
     double stem_pairs, stem_window_pairs; /* and the way down */
 };
+/* Tokens that the way up computes. */
+static inline int64_t model_load_computed(const struct model_load *l)
+{
+    return l->n_tokens - l->n_kept;
+}
 /* before: the sequence that model_loss gets before seq, with the same trainable values; NULL: none. n_stem:
  * as in model_loss_above. */
 void model_load_add(struct model_load *l, const struct packed *seq, const struct packed *before,

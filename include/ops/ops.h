@@ -212,10 +212,12 @@ struct ops {
     void (*scatter_add_rows)(struct device *dev, float *dst, const float *src, const int32_t *index,
                              int64_t rows, int64_t n);
 
-    /* Rows of logits [N, ld >= V]: loss[i] = logsumexp - logit[target]; when grad_scale is not 0 the logits
-     * are overwritten by grad_scale * (softmax - onehot). targets [N] on the device. */
-    void (*cross_entropy)(struct device *dev, float *logits, int64_t ld, const int32_t *targets, float *loss,
-                          int64_t n_rows, int64_t v, float grad_scale);
+    /* Rows of logits [N, ld >= V]. Row i has the labels from labels[first[i]] up to labels[first[i + 1]], one
+     * at least, rising: loss[i] = the sum over them of logsumexp - logit[label]; when grad_scale is not 0 the
+     * logits are overwritten by grad_scale times the sum over them of softmax - onehot. first [N + 1] and
+     * labels on the device. */
+    void (*cross_entropy)(struct device *dev, float *logits, int64_t ld, const int32_t *labels,
+                          const int32_t *first, float *loss, int64_t n_rows, int64_t v, float grad_scale);
 
     void (*add)(struct device *dev, float *dst, const float *src, int64_t n); /* dst += src */
     /* Sum of squares of n floats in double, one fixed order. Waits. */

@@ -18,11 +18,19 @@ struct segment {
 struct packed {
     int32_t n_tokens; /* T */
     int32_t n_segments;
-    int32_t n_labels;         /* N: targets that are not -1 */
-    int32_t *ids;             /* [T] */
-    int32_t *positions;       /* [T] from 0 at the first token of the row, parents counted */
-    int32_t *targets;         /* [T] the label of the token that follows in its row, or -1 */
+    int32_t n_labels;   /* N */
+    int32_t *ids;       /* [T] */
+    int32_t *positions; /* [T] from 0 at the first token of the row, parents counted */
+    /* What is to follow token t: labels[first_label[t]] up to labels[first_label[t + 1]], rising; one for
+     * each row through t that has a label there. */
+    int32_t *first_label;     /* [T + 1] from 0 to N */
+    int32_t *labels;          /* [N] */
     struct segment *segments; /* in order of start */
 };
+
+static inline int32_t packed_n_labels(const struct packed *p, int64_t t)
+{
+    return p->first_label[t + 1] - p->first_label[t];
+}
 
 #endif

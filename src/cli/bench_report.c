@@ -57,7 +57,7 @@ static bool put_work(json_t *j, const struct bench_result *r, const struct optio
                json_pack("{s:i, s:b, s:b, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f}", "stage", (int)t->stage,
                          "share_prefix", t->share_prefix, "space_tokens", o->space_tokens, "rows_a_step",
                          (double)l->n_rows / n, "tokens_a_step", (double)l->n_tokens / n,
-                         "computed_tokens_a_step", (double)run->n_tokens / n, "labels_a_step",
+                         "computed_tokens_a_step", (double)model_load_computed(run) / n, "labels_a_step",
                          (double)run->n_labels / n, "sequences_a_step", (double)run->n_sequences / n,
                          "longest_sequence", (json_int_t)run->longest, "tokens_left_out_forward_a_step",
                          (double)run->n_kept / n, "tokens_left_out_backward_a_step",
@@ -80,7 +80,7 @@ static bool put_speed(json_t *j, const struct bench_result *r)
            put(j, "losses", losses) && put(j, "grad_norms", norms) &&
            put(j, "examples_per_second", json_real((double)l->n_rows / n)) &&
            put(j, "tokens_per_second", json_real((double)l->n_tokens / n)) &&
-           put(j, "computed_tokens_per_second", json_real((double)run->n_tokens / n)) &&
+           put(j, "computed_tokens_per_second", json_real((double)model_load_computed(run) / n)) &&
            put(j, "label_tokens_per_second", json_real((double)run->n_labels / n)) &&
            put(j, "start_to_first_step_seconds", json_real(r->first_step_s)) &&
            put(j, "start_to_first_step_done_seconds", json_real(r->first_step_done_s));

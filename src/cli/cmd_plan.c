@@ -78,7 +78,7 @@ static json_t *load_json(const struct train_load *l, const struct model_load *m,
     struct model_flops f;
     double n = (double)l->n_steps;
     model_flops(&f, &s->arch, &s->params, m);
-    return json_pack("{s:f, s:I, s:f, s:f}", "computed_tokens_a_step", (double)m->n_tokens / n,
+    return json_pack("{s:f, s:I, s:f, s:f}", "computed_tokens_a_step", (double)model_load_computed(m) / n,
                      "longest_sequence", (json_int_t)m->longest, "sequences_a_step",
                      (double)m->n_sequences / n, "gflop_a_step", f.total / n * 1e-9);
 }
@@ -101,8 +101,8 @@ static enum status add_stage(struct planner *p, const struct stage_ready *stage,
     printf("stage %d\n  work      %lld steps of %.1f rows; a step %.0f tokens, %.0f computed with shared "
            "prefixes, %.0f without;\n            %.0f labels%s\n",
            stage->options->stage, (long long)l->max_steps, (double)l->n_rows / n, (double)l->n_tokens / n,
-           (double)l->shared.n_tokens / n, (double)l->apart.n_tokens / n, (double)run->n_labels / n,
-           l->n_steps < l->max_steps ? " (of a sample of the steps)" : "");
+           (double)model_load_computed(&l->shared) / n, (double)model_load_computed(&l->apart) / n,
+           (double)run->n_labels / n, l->n_steps < l->max_steps ? " (of a sample of the steps)" : "");
     printf("  time      not under %.2f hours on one rank at %.0f GFLOP/s; adapter %.1f MiB, checkpoint about "
            "%.1f MiB\n",
            hours, p->rates.best_gflops, mib(4 * (size_t)s->params.n_values),

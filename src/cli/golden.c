@@ -66,21 +66,36 @@ static int32_t int_at(const json_t *list, size_t i)
     return (int32_t)json_integer_value(json_array_get(list, i));
 }
 
+/* Logits of all tokens of a row, those too that its loss does not need. */
+static enum status row_logits(struct golden *g, const struct ids *ids, float *logits, struct err *err)
+{
+    struct segment whole = {.n_tokens = ids->n, .parent = -1};
+    struct packed seq = {.n_tokens = ids->n, .n_segments = 1, .ids = ids->data, .segments = &whole};
+    seq.positions = malloc((size_t)ids->n * sizeof *seq.positions + 1);
+    if (!seq.positions)
+        return err_memory(err, "positions", (size_t)ids->n * sizeof *seq.positions);
+    for (int32_t t = 0; t < ids->n; t++)
+        seq.positions[t] = t;
+    enum status st = model_logits(g->s.model, &seq, logits, err);
+    free(seq.positions);
+    return st;
+}
+
 static enum status compare_logits(struct golden *g, const struct tensor_list *l, int64_t row,
-                                  const struct packed *seq, struct err *err)
+                                  const struct ids *ids, struct err *err)
 {
     char name[32];
     snprintf(name, sizeof name, "logits.%lld", (long long)row);
     const struct tensor *t = tensor_list_find(l, name);
-    int64_t v = model_vocab(g->s.model), n = seq->n_tokens * v;
+    int64_t v = model_vocab(g->s.model), n = ids->n * v;
     if (!t)
         return ST_OK;
-    if (t->dtype != DT_F32 || t->n_dims != 2 || t->dims[0] != seq->n_tokens || t->dims[1] != v)
-        return err_set(err, ST_INPUT, "%s: tensor '%s' is not F32 [%d, %lld]", g->dir, name, seq->n_tokens,
+    if (t->dtype != DT_F32 || t->n_dims != 2 || t->dims[0] != ids->n || t->dims[1] != v)
+        return err_set(err, ST_INPUT, "%s: tensor '%s' is not F32 [%d, %lld]", g->dir, name, ids->n,
                        (long long)v);
     float *ours = malloc((size_t)n * sizeof *ours), theirs;
     enum status st =
-        ours ? model_logits(g->s.model, seq, ours, err) : err_memory(err, "logits", (size_t)n * sizeof *ours);
+        ours ? row_logits(g, ids, ours, err) : err_memory(err, "logits", (size_t)n * sizeof *ours);
     for (int64_t i = 0; i < n && st == ST_OK; i++) {
         memcpy(&theirs, (const char *)t->data + (size_t)i * sizeof theirs, sizeof theirs);
         note(g, GOLDEN_LOGITS, fabs((double)ours[i] - theirs));
@@ -112,7 +127,7 @@ static enum status forward_row(struct golden *g, const struct forward_case *c, c
     struct batch_row row = {.ids = ids->data, .labels = labels->data, .n_tokens = ids->n};
     double sum = 0;
     TRY(shard_make(&shard, &row, 1, 0, ids->n, false, err));
-    enum status st = compare_logits(g, c->logits, c->row, &shard.sequences[0], err);
+    enum status st = compare_logits(g, c->logits, c->row, ids, err);
     if (st == ST_OK)
         st = model_loss(g->s.model, &shard.sequences[0], c->scale, c->grad, &sum, NULL, err);
     if (st == ST_OK)

@@ -15,7 +15,7 @@ struct node {
     int32_t first_child, next_sibling; /* -1: none */
     int32_t source;                    /* row whose tokens stand here */
     int32_t begin, end;                /* range in that row */
-    int32_t share_end;                 /* tokens before it carry no target: they may become common */
+    int32_t share_end;                 /* tokens before it may become common */
     int32_t row;                       /* leaf: the row; else -1 */
     int32_t segment;                   /* once placed, else -1 */
 };
@@ -24,20 +24,29 @@ struct tree {
     const struct batch_row *rows;
     struct node *nodes; /* nodes[0] is the empty root */
     int32_t n_nodes;
-    int32_t n_tokens;
+    int32_t n_tokens, n_labels;
 };
 
-static int32_t row_target(const struct batch_row *r, int32_t t)
+/* What token t of a row is to predict, or -1. */
+static int32_t row_label(const struct batch_row *r, int32_t t)
 {
     return t + 1 < r->n_tokens && r->labels[t + 1] >= 0 ? r->labels[t + 1] : -1;
 }
 
-/* How many tokens a row may have in common: those before its first target, and never all of them, so that
- * each row keeps a segment of its own. */
-static int32_t row_share_end(const struct batch_row *r)
+/* How many of a row's tokens are laid: up to the last one that predicts something. */
+static int32_t row_needed(const struct batch_row *r)
+{
+    int32_t n = r->n_tokens;
+    while (n > 0 && row_label(r, n - 1) < 0)
+        n--;
+    return n > 0 ? n : r->n_tokens;
+}
+
+/* How many of them come before the first one that predicts something, and before the last one. */
+static int32_t row_prompt(const struct batch_row *r)
 {
     int32_t t = 0;
-    while (t < r->n_tokens - 1 && row_target(r, t) < 0)
+    while (t < r->n_tokens - 1 && row_label(r, t) < 0)
         t++;
     return t;
 }
@@ -109,25 +118,57 @@ static int32_t tree_split(struct tree *tree, int32_t c, int32_t depth)
     return n;
 }
 
+/* Whether the end of node c behind `depth` is better given to each node below it than kept as a run of its
+ * own. */
+static bool gives_end(const struct tree *tree, int32_t c, int32_t depth)
+{
+    return tree->nodes[c].row < 0 && tree->nodes[c].end - depth < SHARE_MIN;
+}
+
+/* Tokens that node c's end behind `depth` then takes beyond what it takes now. */
+static int32_t given_tokens(const struct tree *tree, int32_t c, int32_t depth)
+{
+    int32_t n = -1;
+    for (int32_t child = tree->nodes[c].first_child; child >= 0; child = tree->nodes[child].next_sibling)
+        n++;
+    return n * (tree->nodes[c].end - depth);
+}
+
+/* Makes node c, or a new one in its place, end at `depth`; returns it. */
+static int32_t tree_cut(struct tree *tree, int32_t c, int32_t depth)
+{
+    if (!gives_end(tree, c, depth))
+        return tree_split(tree, c, depth);
+    tree->n_tokens += given_tokens(tree, c, depth);
+    tree->nodes[c].end = tree->nodes[c].share_end = depth;
+    for (int32_t child = tree->nodes[c].first_child; child >= 0; child = tree->nodes[child].next_sibling)
+        tree->nodes[child].begin = depth;
+    return c;
+}
+
 /* Puts row i into the tree unless it would then be longer than max_tokens (the first row always fits). */
 static bool tree_add(struct tree *tree, int32_t i, int32_t max_tokens, bool share_prefix)
 {
     const struct batch_row *r = &tree->rows[i];
-    int32_t share_end = share_prefix ? row_share_end(r) : 0;
+    int32_t needed = row_needed(r), share_end = share_prefix ? needed - 1 : 0;
     struct place at = tree_find(tree, r, share_end);
-    int32_t added = r->n_tokens - at.depth;
-    if (tree->n_nodes > 1 && (added > max_tokens || tree->n_tokens > max_tokens - added))
+    int32_t added = needed - at.depth, given = 0;
+    if (at.child >= 0 && gives_end(tree, at.child, at.depth))
+        given = given_tokens(tree, at.child, at.depth);
+    if (tree->n_nodes > 1 && (added > max_tokens - given || tree->n_tokens > max_tokens - given - added))
         return false;
     if (at.child >= 0)
-        at.parent = tree_split(tree, at.child, at.depth);
+        at.parent = tree_cut(tree, at.child, at.depth);
     tree_node(tree, (struct node){.parent = at.parent,
                                   .first_child = -1,
                                   .source = i,
                                   .begin = at.depth,
-                                  .end = r->n_tokens,
+                                  .end = needed,
                                   .share_end = share_end,
                                   .row = i});
     tree->n_tokens += added;
+    for (int32_t t = 0; t < needed; t++)
+        tree->n_labels += row_label(r, t) >= 0;
     return true;
 }
 
@@ -136,14 +177,15 @@ static void tree_clear(struct tree *tree)
     tree->nodes[0] =
         (struct node){.parent = -1, .first_child = -1, .next_sibling = -1, .row = -1, .segment = -1};
     tree->n_nodes = 1;
-    tree->n_tokens = 0;
+    tree->n_tokens = tree->n_labels = 0;
 }
 
 static void packed_release(struct packed *p)
 {
     free(p->ids);
     free(p->positions);
-    free(p->targets);
+    free(p->first_label);
+    free(p->labels);
     free(p->segments);
     *p = (struct packed){0};
 }
@@ -156,17 +198,19 @@ void shard_release(struct shard *s)
     *s = (struct shard){0};
 }
 
-static enum status packed_reserve(struct packed *p, int32_t n_tokens, int32_t n_segments, struct err *err)
+static enum status packed_reserve(struct packed *p, int32_t n_tokens, int32_t n_segments, int32_t n_labels,
+                                  struct err *err)
 {
-    *p = (struct packed){.n_tokens = n_tokens, .n_segments = n_segments};
+    *p = (struct packed){.n_tokens = n_tokens, .n_segments = n_segments, .n_labels = n_labels};
     p->ids = malloc((size_t)n_tokens * sizeof *p->ids);
     p->positions = malloc((size_t)n_tokens * sizeof *p->positions);
-    p->targets = malloc((size_t)n_tokens * sizeof *p->targets);
+    p->first_label = calloc((size_t)n_tokens + 1, sizeof *p->first_label);
+    p->labels = malloc((size_t)n_labels * sizeof *p->labels + 1);
     p->segments = malloc((size_t)n_segments * sizeof *p->segments);
-    if (p->ids && p->positions && p->targets && p->segments)
+    if (p->ids && p->positions && p->first_label && p->labels && p->segments)
         return ST_OK;
     packed_release(p);
-    return err_memory(err, "a packed sequence", 3 * (size_t)n_tokens * sizeof *p->ids);
+    return err_memory(err, "a packed sequence", (3 * (size_t)n_tokens + (size_t)n_labels) * sizeof *p->ids);
 }
 
 /* Writes the tokens of a node behind what is there already. */
@@ -182,17 +226,57 @@ static void place_node(struct packed *p, struct tree *tree, struct node *n, int3
     for (int32_t t = n->begin; t < n->end; t++, at++) {
         p->ids[at] = r->ids[t];
         p->positions[at] = t;
-        p->targets[at] = row_target(r, t);
-        p->n_labels += p->targets[at] >= 0;
     }
     p->n_tokens = at;
+}
+
+/* Each label of the row that ends in that leaf, at the place of the token that is to predict it: counted in
+ * first_label, or put in front of the place's end, which stands there then. */
+static void leaf_labels(struct packed *p, const struct tree *tree, const struct node *leaf, bool put)
+{
+    const struct batch_row *r = &tree->rows[leaf->row];
+    for (const struct node *n = leaf; n->parent >= 0; n = &tree->nodes[n->parent]) {
+        int32_t *first = p->first_label + p->segments[n->segment].start - n->begin;
+        for (int32_t t = n->begin; t < n->end; t++) {
+            int32_t label = row_label(r, t);
+            if (label >= 0 && put)
+                p->labels[--first[t]] = label;
+            else if (label >= 0)
+                first[t]++;
+        }
+    }
+}
+
+static void leaves_labels(struct packed *p, const struct tree *tree, bool put)
+{
+    for (int32_t leaf = 1; leaf < tree->n_nodes; leaf++)
+        if (tree->nodes[leaf].row >= 0)
+            leaf_labels(p, tree, &tree->nodes[leaf], put);
+}
+
+static int ids_compare(const void *left, const void *right)
+{
+    const int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;
+    return (a > b) - (a < b);
+}
+
+static void place_labels(struct packed *p, const struct tree *tree)
+{
+    leaves_labels(p, tree, false);
+    for (int32_t t = 1; t <= p->n_tokens; t++)
+        p->first_label[t] += p->first_label[t - 1]; /* where each one's end */
+    leaves_labels(p, tree, true);
+    for (int32_t t = 0; t < p->n_tokens; t++)
+        if (packed_n_labels(p, t) > 1)
+            qsort(p->labels + p->first_label[t], (size_t)packed_n_labels(p, t), sizeof *p->labels,
+                  ids_compare);
 }
 
 /* Leaves in the order of the rows, each common run just before the first row that needs it. */
 static enum status tree_place(struct tree *tree, struct packed *p, int32_t row_base, int32_t *chain,
                               struct err *err)
 {
-    TRY(packed_reserve(p, tree->n_tokens, tree->n_nodes - 1, err));
+    TRY(packed_reserve(p, tree->n_tokens, tree->n_nodes - 1, tree->n_labels, err));
     p->n_tokens = p->n_segments = 0;
     for (int32_t leaf = 1; leaf < tree->n_nodes; leaf++) { /* nodes are made in the order of the rows */
         if (tree->nodes[leaf].row < 0)
@@ -203,6 +287,7 @@ static enum status tree_place(struct tree *tree, struct packed *p, int32_t row_b
         while (depth-- > 0)
             place_node(p, tree, &tree->nodes[chain[depth]], row_base);
     }
+    place_labels(p, tree);
     return ST_OK;
 }
 
@@ -234,9 +319,9 @@ int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards
 {
     if (n_rows < n_shards || n_rows < 2)
         return 0;
-    int32_t n = row_share_end(&rows[0]);
+    int32_t n = row_prompt(&rows[0]);
     for (int32_t i = 1; i < n_rows; i++) {
-        int32_t end = row_share_end(&rows[i]), t = 0;
+        int32_t end = row_prompt(&rows[i]), t = 0;
         n = n < end ? n : end;
         while (t < n && rows[i].ids[t] == rows[0].ids[t])
             t++;

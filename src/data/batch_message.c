@@ -2,8 +2,9 @@
  */
 #include "data/batch.h"
 #include <stdlib.h>
+#include <string.h>
 
-#define MESSAGE_MAGIC 0x32534d53u /* "SMS2" */
+#define MESSAGE_MAGIC 0x33534d53u /* "SMS3" */
 
 struct message_head {
     uint32_t magic;
@@ -21,7 +22,8 @@ static enum status packed_write(struct buf *out, const struct packed *p, struct 
     TRY(buf_append(out, &head, sizeof head, err));
     TRY(buf_append(out, p->ids, n_bytes, err));
     TRY(buf_append(out, p->positions, n_bytes, err));
-    TRY(buf_append(out, p->targets, n_bytes, err));
+    TRY(buf_append(out, p->first_label, n_bytes + sizeof(int32_t), err));
+    TRY(buf_append(out, p->labels, (size_t)p->n_labels * sizeof(int32_t), err));
     return buf_append(out, p->segments, (size_t)p->n_segments * sizeof *p->segments, err);
 }
 
@@ -44,11 +46,29 @@ static enum status bad_message(struct err *err, const char *what)
     return err_set(err, ST_DEFECT, "a step's message is damaged: %s", what);
 }
 
+/* Each token's labels follow those of the one before, and rise. */
+static enum status labels_check(const struct packed *p, struct err *err)
+{
+    if (p->first_label[0] != 0 || p->first_label[p->n_tokens] != p->n_labels)
+        return bad_message(err, "labels are missing");
+    for (int32_t t = 0; t < p->n_tokens; t++) {
+        int32_t least = 0;
+        if (p->first_label[t] > p->first_label[t + 1] || p->first_label[t + 1] > p->n_labels)
+            return bad_message(err, "a token's labels");
+        for (int32_t i = p->first_label[t]; i < p->first_label[t + 1]; i++) {
+            if (p->labels[i] < least)
+                return bad_message(err, "a label");
+            least = p->labels[i];
+        }
+    }
+    return ST_OK;
+}
+
 /* Segments must cover the sequence in order and hang below earlier ones; positions go on from the parent's.
  */
 static enum status packed_check(const struct packed *p, struct err *err)
 {
-    int32_t at = 0, n_labels = 0;
+    int32_t at = 0;
     for (int32_t s = 0; s < p->n_segments; s++) {
         const struct segment *g = &p->segments[s];
         if (g->start != at || g->n_tokens < 1 || g->n_tokens > p->n_tokens - at)
@@ -61,25 +81,24 @@ static enum status packed_check(const struct packed *p, struct err *err)
             position = p->positions[above->start + above->n_tokens - 1] + 1;
         }
         for (int32_t t = 0; t < g->n_tokens; t++, at++) {
-            if (p->positions[at] != position + t || p->ids[at] < 0 || p->targets[at] < -1)
+            if (p->positions[at] != position + t || p->ids[at] < 0)
                 return bad_message(err, "a token");
-            n_labels += p->targets[at] >= 0;
         }
     }
-    if (at != p->n_tokens || n_labels != p->n_labels)
-        return bad_message(err, "tokens or labels are missing");
-    return ST_OK;
+    if (at != p->n_tokens)
+        return bad_message(err, "tokens are missing");
+    return labels_check(p, err);
 }
 
 /* n items copied out of the message; NULL when it has not that many left. */
-static void *take_array(struct buf_reader *r, int32_t n, size_t item_bytes, struct err *err)
+static void *take_array(struct buf_reader *r, int64_t n, size_t item_bytes, struct err *err)
 {
     size_t n_bytes = (size_t)n * item_bytes;
     if (n_bytes > r->n_bytes - r->at) {
         bad_message(err, "it ends early");
         return NULL;
     }
-    void *array = malloc(n_bytes);
+    void *array = malloc(n_bytes + 1);
     if (!array)
         err_memory(err, "a packed sequence", n_bytes);
     else
@@ -97,9 +116,10 @@ static enum status packed_read(struct buf_reader *r, struct packed *p, struct er
     *p = (struct packed){.n_tokens = head.n_tokens, .n_segments = head.n_segments, .n_labels = head.n_labels};
     p->ids = take_array(r, head.n_tokens, sizeof *p->ids, err);
     p->positions = take_array(r, head.n_tokens, sizeof *p->positions, err);
-    p->targets = take_array(r, head.n_tokens, sizeof *p->targets, err);
+    p->first_label = take_array(r, (int64_t)head.n_tokens + 1, sizeof *p->first_label, err);
+    p->labels = take_array(r, head.n_labels, sizeof *p->labels, err);
     p->segments = take_array(r, head.n_segments, sizeof *p->segments, err);
-    if (!p->ids || !p->positions || !p->targets || !p->segments)
+    if (!p->ids || !p->positions || !p->first_label || !p->labels || !p->segments)
         return bad_message(err, "it ends early"); /* or the first cause, which err keeps */
     return packed_check(p, err);
 }
@@ -135,9 +155,8 @@ static enum status stem_check(const struct shard *shards, int32_t n_shards, int6
             if (n_stem > 0 && n_stem > p->segments[0].n_tokens - (p->n_segments == 1))
                 return bad_message(err, "a sequence is shorter than the stem");
             ids = ids ? ids : p->ids;
-            for (int64_t t = 0; t < n_stem; t++)
-                if (p->ids[t] != ids[t] || p->targets[t] >= 0)
-                    return bad_message(err, "a sequence begins without the stem");
+            if (p->first_label[n_stem] > 0 || memcmp(p->ids, ids, (size_t)n_stem * sizeof *ids) != 0)
+                return bad_message(err, "a sequence begins without the stem");
         }
     return ST_OK;
 }

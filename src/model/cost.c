@@ -23,8 +23,10 @@ void model_load_add(struct model_load *l, const struct packed *seq, const struct
         l->kept_window_pairs += t < n_kept ? (double)near : 0;
         l->stem_pairs += t < n_stem ? (double)seen : 0;
         l->stem_window_pairs += t < n_stem ? (double)near : 0;
-        l->label_pairs += seq->targets[t] >= 0 ? (double)seen : 0;
-        l->label_window_pairs += seq->targets[t] >= 0 ? (double)near : 0;
+        const bool labelled = packed_n_labels(seq, t) > 0;
+        l->n_labelled += labelled;
+        l->label_pairs += labelled ? (double)seen : 0;
+        l->label_window_pairs += labelled ? (double)near : 0;
         l->n_new += t >= n_stem && seq->ids[t] >= p->new_first && seq->ids[t] < p->new_first + p->n_new;
     }
 }
@@ -50,7 +52,7 @@ static void projection_flops(struct model_flops *out, const struct arch *a, cons
     /* Tokens whose output is read, those that run on the way up and down, and those whose input gradient is
      * read. */
     bool wanted = last && proj != PROJ_K && proj != PROJ_V;
-    double n = (double)(wanted ? l->n_labels : l->n_tokens);
+    double n = (double)(wanted ? l->n_labelled : l->n_tokens);
     double n_up = wanted ? n : n - (double)l->n_kept;
     double n_down = wanted ? n : n - (double)l->n_stem;
     double n_back = first && reads_input && (double)l->n_new < n_down ? (double)l->n_new : n_down;
@@ -88,7 +90,7 @@ void model_flops(struct model_flops *out, const struct arch *a, const struct par
     double v = a->n_embed_rows;
     if (p->new_first + p->n_new > a->n_embed_rows)
         v = (double)(p->new_first + p->n_new);
-    double h = a->hidden, n = (double)l->n_labels;
+    double h = a->hidden, n = (double)l->n_labelled;
     out->head = 2 * n * h * (2 * v + (double)p->n_new);
     out->total = out->projections + out->lora + out->attention + out->head;
 }

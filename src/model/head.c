@@ -50,15 +50,19 @@ enum status model__labelled(struct model *m, const struct packed *seq, int64_t *
     int64_t found = 0;
     *n = 0;
     for (int32_t t = 0; t < seq->n_tokens; t++) {
-        if (seq->targets[t] >= m->v_rows)
-            return err_set(err, ST_INPUT, "label %d at token %d is not below the vocabulary of %lld rows",
-                           seq->targets[t], t, (long long)m->v_rows);
-        if (seq->targets[t] < 0)
+        for (int32_t l = seq->first_label[t]; l < seq->first_label[t + 1]; l++)
+            if (seq->labels[l] < 0 || seq->labels[l] >= m->v_rows)
+                return err_set(err, ST_INPUT, "label %d at token %d is not below the vocabulary of %lld rows",
+                               seq->labels[l], t, (long long)m->v_rows);
+        if (packed_n_labels(seq, t) == 0)
             continue;
         m->host_rows[found] = t;
-        m->host_ints[found++] = seq->targets[t];
+        m->host_ints[found++] = seq->first_label[t];
     }
-    m->ops->upload(m->dev, m->targets, m->host_ints, (size_t)found * sizeof *m->host_ints);
+    m->host_ints[found] = seq->n_labels;
+    TRY(model__reserve_labels(m, seq->n_labels, err));
+    m->ops->upload(m->dev, m->first_label, m->host_ints, ((size_t)found + 1) * sizeof *m->host_ints);
+    m->ops->upload(m->dev, m->labels, seq->labels, (size_t)seq->n_labels * sizeof *seq->labels);
     m->ops->sync(m->dev);
     *n = found;
     return ST_OK;
@@ -75,7 +79,7 @@ static void collect_loss(struct model *m, const struct packed *seq, int64_t n, d
         return;
     int64_t at = 0;
     for (int32_t t = 0; t < seq->n_tokens; t++)
-        token_loss[t] = seq->targets[t] >= 0 ? m->host_loss[at++] : 0;
+        token_loss[t] = packed_n_labels(seq, t) > 0 ? m->host_loss[at++] : 0;
 }
 
 /* Rows of each chunk but the last one: n rows in as few chunks as there can be, of about equal size. */
@@ -95,8 +99,8 @@ void model__head_loss(struct model *m, const struct packed *seq, int64_t n, floa
     for (int64_t at = 0; at < n; at += chunk) {
         int64_t k = n - at < chunk ? n - at : chunk;
         model__head_logits(m, m->head_norm + at * h, k);
-        m->ops->cross_entropy(m->dev, m->logits, m->v_rows, m->targets + at, m->loss + at, k, m->v_rows,
-                              grad ? grad_scale : 0);
+        m->ops->cross_entropy(m->dev, m->logits, m->v_rows, m->labels, m->first_label + at, m->loss + at, k,
+                              m->v_rows, grad ? grad_scale : 0);
         if (grad)
             chunk_back(m, m->head_dx + at * h, m->head_norm + at * h, k, grad);
     }

@@ -19,7 +19,7 @@ static int32_t same_tokens(const struct packed *a, const struct packed *b, int32
 int64_t model_common(const struct packed *before, const struct packed *seq)
 {
     int32_t label = 0, n = 0;
-    while (label < seq->n_tokens && seq->targets[label] < 0)
+    while (label < seq->n_tokens && packed_n_labels(seq, label) == 0)
         label++;
     for (int32_t i = 0; i < before->n_segments && i < seq->n_segments; i++) {
         const struct segment *a = &before->segments[i], *b = &seq->segments[i];

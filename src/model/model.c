@@ -62,6 +62,7 @@ void model_close(struct model *m)
     if (m->rope_local != m->rope_global)
         m->ops->release(m->dev, m->rope_local);
     m->ops->release(m->dev, m->rope_global);
+    m->ops->release(m->dev, m->many_labels);
     model__release_block(m);
     free(m->layers);
     free(m);
@@ -148,7 +149,7 @@ static enum status check_stem(const struct packed *seq, int64_t n_stem, struct e
     if (n_stem < 0 || n_stem >= seq->n_tokens)
         return err_set(err, ST_DEFECT, "a stem of %lld of %d tokens", (long long)n_stem, seq->n_tokens);
     for (int64_t t = 0; t < n_stem; t++)
-        if (seq->targets[t] >= 0 || seq->positions[t] != t)
+        if (packed_n_labels(seq, t) > 0 || seq->positions[t] != t)
             return err_set(err, ST_DEFECT, "token %lld cannot be of a stem", (long long)t);
     return ST_OK;
 }
@@ -187,14 +188,13 @@ enum status model_stem_back(struct model *m, const int32_t *ids, int64_t n_stem,
     if (n_stem < 1)
         return ST_OK;
     TRY(model__reserve(m, n_stem, n_stem, true, err));
-    for (int64_t t = 0; t < n_stem; t++)
-        m->host_ints[t] = -1;
+    memset(m->host_ints, 0, ((size_t)n_stem + 1) * sizeof *m->host_ints); /* no labels */
     struct segment whole = {.n_tokens = (int32_t)n_stem, .parent = -1, .row = -1};
     struct packed seq = {.n_tokens = (int32_t)n_stem,
                          .n_segments = 1,
                          .ids = (int32_t *)ids,
                          .positions = m->host_all,
-                         .targets = m->host_ints,
+                         .first_label = m->host_ints,
                          .segments = &whole};
     struct attention_shape shape = shape_of(m, &seq);
     int64_t n_kept = model__kept(m, &seq);

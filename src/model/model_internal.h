@@ -53,11 +53,15 @@ struct model {
     /* backward */
     float *dx, *dh, *dq, *dk, *dv, *dattn;
 
-    int32_t *ids, *positions, *index, *targets; /* device [T]; index: the wanted tokens */
-    int32_t *row_positions;                     /* device [T]: positions of the wanted tokens */
-    int32_t *host_ints;                         /* [T] staging */
-    int32_t *host_rows, *host_row_positions;    /* [T] the wanted tokens */
-    int32_t *host_all;                          /* [T] 0, 1, 2, .. */
+    int32_t *ids, *positions, *index; /* device [T]; index: the wanted tokens */
+    int32_t *row_positions;           /* device [T]: positions of the wanted tokens */
+    int32_t *first_label;             /* device [T + 1] of the wanted tokens, as cross_entropy takes them */
+    int32_t *labels; /* device [N]: few_labels [T], or many_labels [many_room] where rows that share */
+    int32_t *few_labels, *many_labels; /* tokens have more labels than there are tokens */
+    int64_t many_room;
+    int32_t *host_ints;                      /* [T + 1] staging */
+    int32_t *host_rows, *host_row_positions; /* [T] the wanted tokens */
+    int32_t *host_all;                       /* [T] 0, 1, 2, .. */
     /* head */
     float *head_norm, *head_inv, *head_dx; /* [T, H] and [T] */
     float *logits;                         /* [chunk, V] */
@@ -121,7 +125,9 @@ void model__backward(struct model *m, const struct way_back *b);
 
 /* Logits of rows x [n, H] (already normed) into m->logits [n, V], n <= chunk. */
 void model__head_logits(struct model *m, const float *x, int64_t n);
-/* Puts the labelled tokens into m->host_rows and their targets onto the device; *n of them. */
+/* Points m->labels to room for a sequence's labels. */
+enum status model__reserve_labels(struct model *m, int64_t n_labels, struct err *err);
+/* Puts the labelled tokens into m->host_rows and their labels onto the device; *n tokens. */
 enum status model__labelled(struct model *m, const struct packed *seq, int64_t *n, struct err *err);
 /* Loss over the n labelled tokens, whose rows x_out holds, and m->head_dx and the head's gradients when grad
  * is not NULL. */

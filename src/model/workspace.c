@@ -81,7 +81,8 @@ static void lay_shared(struct layer_cursor *c, struct model *m, int64_t t, bool 
     m->positions = lay(c, t, sizeof(int32_t));
     m->index = lay(c, t, sizeof(int32_t));
     m->row_positions = lay(c, t, sizeof(int32_t));
-    m->targets = lay(c, t, sizeof(int32_t));
+    m->first_label = lay(c, t + 1, sizeof(int32_t));
+    m->few_labels = lay(c, t, sizeof(int32_t));
     if (!training)
         return;
     m->head_dx = floats(c, t * h);
@@ -247,7 +248,7 @@ void model_set_budget(struct model *m, size_t n_bytes)
 
 static bool alloc_host(struct model *m, size_t t)
 {
-    m->host_ints = malloc(t * sizeof *m->host_ints);
+    m->host_ints = malloc((t + 1) * sizeof *m->host_ints);
     m->host_rows = malloc(t * sizeof *m->host_rows);
     m->host_row_positions = malloc(t * sizeof *m->host_row_positions);
     m->host_all = malloc(t * sizeof *m->host_all);
@@ -284,6 +285,20 @@ enum status model__reserve(struct model *m, int64_t n_tokens, int64_t n_position
     m->n_again = n_again;
     m->training = training;
     return ST_OK;
+}
+
+enum status model__reserve_labels(struct model *m, int64_t n_labels, struct err *err)
+{
+    m->labels = m->few_labels;
+    if (n_labels <= m->capacity)
+        return ST_OK;
+    if (n_labels > m->many_room) {
+        m->ops->release(m->dev, m->many_labels);
+        m->many_labels = m->ops->alloc(m->dev, (size_t)n_labels * sizeof *m->labels);
+        m->many_room = m->many_labels ? n_labels : 0;
+    }
+    m->labels = m->many_labels;
+    return m->labels ? ST_OK : err_memory(err, "labels", (size_t)n_labels * sizeof *m->labels);
 }
 
 size_t model_workspace_bytes(const struct model *m, int64_t n_tokens, int64_t n_positions, bool training,

@@ -271,9 +271,9 @@ TIMED(scatter_add_rows,
       (struct device * dev, float *dst, const float *src, const int32_t *index, int64_t rows, int64_t n),
       (dev, dst, src, index, rows, n))
 TIMED(cross_entropy,
-      (struct device * dev, float *logits, int64_t ld, const int32_t *targets, float *loss, int64_t n_rows,
-       int64_t v, float grad_scale),
-      (dev, logits, ld, targets, loss, n_rows, v, grad_scale))
+      (struct device * dev, float *logits, int64_t ld, const int32_t *labels, const int32_t *first,
+       float *loss, int64_t n_rows, int64_t v, float grad_scale),
+      (dev, logits, ld, labels, first, loss, n_rows, v, grad_scale))
 TIMED(add, (struct device * dev, float *dst, const float *src, int64_t n), (dev, dst, src, n))
 
 static double timed_sum_squares(struct device *dev, const float *x, int64_t n)

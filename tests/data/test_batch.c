@@ -1,4 +1,5 @@
-/* Packed sequences: whatever is shared, walking up the segments gives back the rows and their targets. */
+/* Packed sequences: whatever is shared, walking up the segments gives back the rows, as far as their losses
+ * need them, and each token has the labels of all rows through it. */
 #include "data/batch.h"
 #include "util/rng.h"
 
@@ -48,13 +49,46 @@ static void rows_draw(struct rows *r, uint64_t seed)
     }
 }
 
-static int32_t target_of(const struct batch_row *r, int32_t t)
+static int32_t label_of(const struct batch_row *r, int32_t t)
 {
     return t + 1 < r->n_tokens && r->labels[t + 1] != -100 ? r->labels[t + 1] : -1;
 }
 
-/* Copies the tokens of a segment and those above it to the places that their positions name. */
-static int32_t unshare(const struct packed *p, int32_t segment, int32_t *ids, int32_t *targets)
+/* Tokens up to the last one with a label; all without. */
+static int32_t needed(const struct batch_row *r)
+{
+    int32_t n = 0;
+    for (int32_t t = 0; t < r->n_tokens; t++)
+        n = label_of(r, t) >= 0 ? t + 1 : n;
+    return n > 0 ? n : r->n_tokens;
+}
+
+/* Labels that a sequence's tokens should have: those of the rows, as they come. */
+struct wanted {
+    int32_t n[MAX_ROWS * MAX_TOKENS], labels[MAX_ROWS * MAX_TOKENS][MAX_ROWS];
+};
+
+static int ids_compare(const void *a, const void *b)
+{
+    return *(const int32_t *)a - *(const int32_t *)b;
+}
+
+static void check_labels(const struct packed *p, struct wanted *w)
+{
+    assert_int_equal(p->first_label[0], 0);
+    assert_int_equal(p->first_label[p->n_tokens], p->n_labels);
+    for (int32_t t = 0; t < p->n_tokens; t++) {
+        size_t n = (size_t)w->n[t];
+        assert_int_equal(packed_n_labels(p, t), w->n[t]);
+        qsort(w->labels[t], n, sizeof(int32_t), ids_compare);
+        assert_memory_equal(p->labels + p->first_label[t], w->labels[t], n * sizeof(int32_t));
+    }
+}
+
+/* Copies the tokens of a segment and those above it to the places that their positions name, and what row r
+ * has for their labels to w. */
+static int32_t unshare(const struct packed *p, int32_t segment, int32_t *ids, const struct batch_row *r,
+                       struct wanted *w)
 {
     int32_t n = 0;
     for (int32_t s = segment; s >= 0; s = p->segments[s].parent) {
@@ -64,7 +98,9 @@ static int32_t unshare(const struct packed *p, int32_t segment, int32_t *ids, in
         for (int32_t t = g->start; t < g->start + g->n_tokens; t++) {
             assert_in_range(p->positions[t], 0, MAX_TOKENS - 1);
             ids[p->positions[t]] = p->ids[t];
-            targets[p->positions[t]] = p->targets[t];
+            int32_t label = label_of(r, p->positions[t]);
+            if (label >= 0)
+                w->labels[t][w->n[t]++] = label;
         }
         n += g->n_tokens;
     }
@@ -79,11 +115,13 @@ static int32_t check_shard(const struct shard *s, const struct rows *r, int32_t 
     int32_t next_row = 0, n_all = 0, n_labels = 0, want_labels = 0;
     for (int32_t i = 0; i < r->n; i++) {
         for (int32_t t = 0; t < r->row[i].n_tokens; t++)
-            want_labels += target_of(&r->row[i], t) >= 0;
+            want_labels += label_of(&r->row[i], t) >= 0;
     }
     for (int32_t q = 0; q < s->n_sequences; q++) {
         const struct packed *p = &s->sequences[q];
         int32_t at = 0, n_rows = 0, children[2 * MAX_ROWS] = {0};
+        static struct wanted w;
+        memset(w.n, 0, sizeof w.n);
         for (int32_t g = 0; g < p->n_segments; g++) {
             const struct segment *seg = &p->segments[g];
             assert_int_equal(seg->start, at);
@@ -93,20 +131,17 @@ static int32_t check_shard(const struct shard *s, const struct rows *r, int32_t 
                 children[seg->parent]++;
             if (!share)
                 assert_true(seg->parent == -1 && seg->row >= 0);
-            for (int32_t t = seg->start; seg->row < 0 && t < at; t++)
-                assert_int_equal(p->targets[t], -1);
             if (seg->row < 0)
                 continue;
-            int32_t ids[MAX_TOKENS], targets[MAX_TOKENS];
+            int32_t ids[MAX_TOKENS];
             const struct batch_row *row = &r->row[next_row];
             assert_int_equal(seg->row, row_base + next_row); /* rows keep their order */
             next_row++;
             n_rows++;
-            assert_int_equal(unshare(p, g, ids, targets), row->n_tokens);
-            assert_memory_equal(ids, row->ids, (size_t)row->n_tokens * sizeof *ids);
-            for (int32_t t = 0; t < row->n_tokens; t++)
-                assert_int_equal(targets[t], target_of(row, t));
+            assert_int_equal(unshare(p, g, ids, row, &w), needed(row));
+            assert_memory_equal(ids, row->ids, (size_t)needed(row) * sizeof *ids);
         }
+        check_labels(p, &w);
         for (int32_t g = 0; g < p->n_segments; g++)
             assert_true(p->segments[g].row >= 0 ? children[g] == 0 : children[g] >= 2);
         assert_int_equal(at, p->n_tokens);
@@ -160,38 +195,84 @@ static void nested_prefixes_stand_once(void **unused)
     struct shard s = make(&r, 0, 1000, true);
     assert_int_equal(s.n_sequences, 1);
     const struct packed *p = &s.sequences[0];
-    /* the last token before the labels predicts the first of them: it stays with its row */
-    static const struct segment want[] = {{0, 6, -1, -1}, {6, 4, 0, -1}, {10, 4, 1, 0}, {14, 4, 0, -1},
-                                          {18, 4, 3, 1},  {22, 4, 1, 2}, {26, 4, 3, 3}};
+    /* The answers of a text begin alike, and nobody needs their last tokens. */
+    static const struct segment want[] = {{0, 6, -1, -1}, {6, 6, 0, -1}, {12, 1, 1, 0}, {13, 6, 0, -1},
+                                          {19, 1, 3, 1},  {20, 1, 1, 2}, {21, 1, 3, 3}};
+    static const int32_t labels[] = {50, 50, 51, 71, 52, 50, 50, 61, 81, 62, 72, 82};
     assert_int_equal(p->n_segments, 7);
     assert_memory_equal(p->segments, want, sizeof want);
-    assert_int_equal(p->n_tokens, 30);
+    assert_int_equal(p->n_tokens, 22);
     assert_int_equal(p->n_labels, 4 * 3);
+    assert_memory_equal(p->labels, labels, sizeof labels);
     check_shard(&s, &r, 0, 1000, true);
     shard_release(&s);
 }
 
-static void short_or_labelled_runs_are_not_shared(void **unused)
+static int32_t shared_tokens(const struct rows *r)
+{
+    struct shard s = make(r, 0, 100, true);
+    int32_t n = check_shard(&s, r, 0, 100, true);
+    assert_int_equal(s.n_sequences, 1);
+    shard_release(&s);
+    return n;
+}
+
+/* Rows that differ from `differ` on share what comes before if it is 4 tokens or more, with or without
+ * labels; equal ones keep the last token that they need. */
+static void short_runs_are_not_shared(void **unused)
 {
     static struct rows r;
-    static const int32_t ids[2][8] = {{1, 2, 3, 4, 5, 6, 7, 8}, {1, 2, 3, 4, 5, 6, 7, 8}};
-    for (int first = 0; first < 8; first++) {
-        r.n = 0;
-        rows_add(&r, ids[0], 8, first);
-        rows_add(&r, ids[1], 8, first);
-        struct shard s = make(&r, 0, 100, true);
-        /* tokens 0 .. first - 2 have no target */
-        assert_int_equal(s.sequences[0].n_tokens, first - 1 >= 4 ? 16 - (first - 1) : 16);
-        check_shard(&s, &r, 0, 100, true);
-        shard_release(&s);
-    }
+    int32_t ids[2][8] = {{1, 2, 3, 4, 5, 6, 7, 8}};
+    for (int first = 0; first < 8; first++)
+        for (int differ = 0; differ <= 8; differ++) {
+            for (int t = 0; t < 8; t++)
+                ids[1][t] = ids[0][t] + (t >= differ ? 100 : 0);
+            r.n = 0;
+            rows_add(&r, ids[0], 8, first);
+            rows_add(&r, ids[1], 8, first);
+            int32_t common = differ < 6 ? differ : 6;
+            assert_int_equal(shared_tokens(&r), common >= 4 ? 14 - common : 14);
+        }
     r.n = 0; /* equal rows without any label: each keeps its last token */
     rows_add(&r, ids[0], 8, -1);
-    rows_add(&r, ids[1], 8, -1);
-    struct shard s = make(&r, 0, 100, true);
-    assert_int_equal(s.sequences[0].n_tokens, 9);
-    check_shard(&s, &r, 0, 100, true);
-    shard_release(&s);
+    rows_add(&r, ids[0], 8, -1);
+    assert_int_equal(shared_tokens(&r), 9);
+}
+
+/* A run shared by two rows that a third one leaves near its end gives that end to the two; farther in front
+ * it is cut in two. */
+static void short_ends_are_given_back(void **unused)
+{
+    static struct rows r;
+    static const struct segment given[] = {{0, 10, -1, -1}, {10, 9, 0, 0}, {19, 9, 0, 1}, {28, 9, 0, 2}},
+                                cut[] = {{0, 9, -1, -1},
+                                         {9, 4, 0, -1},
+                                         {13, 6, 1, 0},
+                                         {19, 6, 1, 1},
+                                         {25, 10, 0, 2}};
+    for (int leaves = 9; leaves <= 10; leaves++) {
+        r.n = 0;
+        for (int i = 0; i < 3; i++) {
+            int32_t ids[20];
+            for (int t = 0; t < 20; t++)
+                ids[t] = t < (i < 2 ? 13 : leaves) ? t : 100 * i + t;
+            rows_add(&r, ids, 20, 12);
+        }
+        struct shard s = make(&r, 0, 1000, true);
+        const struct packed *p = &s.sequences[0];
+        assert_int_equal(p->n_segments, leaves == 10 ? 4 : 5);
+        assert_memory_equal(p->segments, leaves == 10 ? given : cut,
+                            leaves == 10 ? sizeof given : sizeof cut);
+        int32_t n = check_shard(&s, &r, 0, 1000, true);
+        shard_release(&s);
+        s = make(&r, 0, n, true); /* the tokens given back count */
+        assert_int_equal(s.n_sequences, 1);
+        shard_release(&s);
+        s = make(&r, 0, n - 1, true);
+        assert_int_equal(s.n_sequences, 2);
+        check_shard(&s, &r, 0, n - 1, true);
+        shard_release(&s);
+    }
 }
 
 /* The bound holds for the shared length, so that sharing brings more rows into a sequence. */
@@ -205,15 +286,15 @@ static void the_bound_is_on_shared_tokens(void **unused)
             ids[t] = t < 16 ? t : 100 * i + t;
         rows_add(&r, ids, 20, 17);
     }
-    struct shard shared = make(&r, 0, 40, true), plain = make(&r, 0, 40, false);
-    assert_int_equal(shared.n_sequences, 1); /* 16 + 6 * 4 */
-    assert_int_equal(shared.sequences[0].n_tokens, 40);
+    struct shard shared = make(&r, 0, 34, true), plain = make(&r, 0, 40, false);
+    assert_int_equal(shared.n_sequences, 1); /* 16 + 6 * 3 */
+    assert_int_equal(shared.sequences[0].n_tokens, 34);
     assert_int_equal(plain.n_sequences, 3);
     shard_release(&shared);
     shard_release(&plain);
-    shared = make(&r, 0, 39, true);
+    shared = make(&r, 0, 33, true);
     assert_int_equal(shared.n_sequences, 2);
-    assert_int_equal(shared.sequences[1].n_tokens, 20);
+    assert_int_equal(shared.sequences[1].n_tokens, 19);
     shard_release(&shared);
     shared = make(&r, 0, 7, true); /* a longer row gets its own */
     assert_int_equal(shared.n_sequences, 6);
@@ -305,10 +386,10 @@ static void stems_are_found(void **unused)
 
 static void stems_are_checked(void **unused)
 {
-    int32_t ids[6] = {1, 2, 3, 1, 2, 4}, positions[3] = {0, 1, 2}, targets[3] = {-1, -1, -1};
+    int32_t ids[6] = {1, 2, 3, 1, 2, 4}, positions[3] = {0, 1, 2}, first_label[4] = {0}, labels[1] = {5};
     struct segment whole = {0, 3, -1, 0};
-    struct packed p[2] = {{3, 1, 0, ids, positions, targets, &whole},
-                          {3, 1, 0, ids + 3, positions, targets, &whole}};
+    struct packed p[2] = {{3, 1, 0, ids, positions, first_label, labels, &whole},
+                          {3, 1, 0, ids + 3, positions, first_label, labels, &whole}};
     struct shard shards[2] = {{&p[0], 1}, {&p[1], 1}}, *back;
     static const struct {
         int32_t n_stem;
@@ -321,7 +402,8 @@ static void stems_are_checked(void **unused)
             struct step_head head = {.n_rows = 2, .n_tokens = 6, .n_stem = rows[i].n_stem}, got;
             int32_t n;
             ids[4] = change == 1 ? 7 : 2; /* the second sequence begins otherwise */
-            targets[0] = change == 2 ? 5 : -1;
+            for (int t = 1; t < 4; t++)   /* the first token has a label */
+                first_label[t] = change == 2;
             p[0].n_labels = p[1].n_labels = change == 2;
             assert_int_equal(step_write(&text, &head, shards, 2, &err), ST_OK);
             enum status want = rows[i].status;
@@ -370,7 +452,8 @@ static void steps_survive_their_message(void **unused)
                     a->n_labels == b->n_labels);
         assert_memory_equal(a->ids, b->ids, n_bytes);
         assert_memory_equal(a->positions, b->positions, n_bytes);
-        assert_memory_equal(a->targets, b->targets, n_bytes);
+        assert_memory_equal(a->first_label, b->first_label, n_bytes + sizeof *a->first_label);
+        assert_memory_equal(a->labels, b->labels, (size_t)a->n_labels * sizeof *a->labels);
         assert_memory_equal(a->segments, b->segments, (size_t)a->n_segments * sizeof *a->segments);
     }
     for (int i = 0; i < 2; i++) {
@@ -430,7 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_rows_come_back),
         cmocka_unit_test(nested_prefixes_stand_once),
-        cmocka_unit_test(short_or_labelled_runs_are_not_shared),
+        cmocka_unit_test(short_runs_are_not_shared),
+        cmocka_unit_test(short_ends_are_given_back),
         cmocka_unit_test(the_bound_is_on_shared_tokens),
         cmocka_unit_test(ranges_cover_all_rows),
         cmocka_unit_test(empty_rows_and_bounds_are_refused),

@@ -8,7 +8,8 @@ enum { PROMPTED_VOCAB = 40, PROMPTED_TOKENS = 200 };
 
 struct prompted {
     struct packed p; /* views of what follows */
-    int32_t ids[PROMPTED_TOKENS], positions[PROMPTED_TOKENS], targets[PROMPTED_TOKENS];
+    int32_t ids[PROMPTED_TOKENS], positions[PROMPTED_TOKENS];
+    int32_t first_label[PROMPTED_TOKENS + 1], labels[PROMPTED_TOKENS];
     struct segment segments[16];
 };
 

@@ -27,14 +27,16 @@ static void test_load(void **state)
 {
     struct tiny t;
     struct model_load l;
-    int32_t ids[5] = {1, 36, 2, 43, 3}, positions[5] = {0, 1, 2, 2, 3}, targets[5] = {-1, -1, 7, -1, 9};
+    int32_t ids[5] = {1, 36, 2, 43, 3}, positions[5] = {0, 1, 2, 2, 3};
+    int32_t first_label[6] = {0, 0, 0, 1, 1, 3}, labels[3] = {7, 9, 9};
     struct segment segments[3] = {{0, 2, -1, -1}, {2, 1, 0, 0}, {3, 2, 0, 1}};
-    struct packed seq = {5, 3, 2, ids, positions, targets, segments};
+    struct packed seq = {5, 3, 3, ids, positions, first_label, labels, segments};
     tiny_open(&t, "reference", config, 36, NEW, false, R, 3);
     count(&l, &t, &seq);
     assert_int_equal(l.n_sequences, 1);
     assert_int_equal(l.n_tokens, 5);
-    assert_int_equal(l.n_labels, 2);
+    assert_int_equal(l.n_labels, 3);
+    assert_int_equal(l.n_labelled, 2);
     assert_int_equal(l.n_new, 2);
     assert_int_equal(l.longest, 5);
     assert_int_equal(l.n_positions, 4);
@@ -52,7 +54,7 @@ static void test_flops(void **state)
     struct tiny t;
     struct model_flops f;
     const struct model_load l = {
-        .n_tokens = 100, .n_labels = 10, .n_new = 30, .pairs = 1000, .label_pairs = 70};
+        .n_tokens = 100, .n_labels = 12, .n_labelled = 10, .n_new = 30, .pairs = 1000, .label_pairs = 70};
     tiny_open(&t, "reference", config, 36, NEW, false, R, 3);
     model_flops(&f, &t.arch, &t.params, &l);
     double qkv = H * (Q + 2 * K), rest = Q * H + 3 * H * I;

@@ -24,8 +24,10 @@ static double run(const char *ops, int64_t chunk, float *grad, float *token_loss
     double loss = 0;
     tiny_open(&t, ops, config, BASE, NEW, false, 4, 11);
     struct packed *seq = tiny_sequence(VOCAB, 3, false);
-    for (int32_t i = 0; i < seq->n_tokens; i++)
-        seq->targets[i] = (i * 7 + 3) % VOCAB; /* every token has a label */
+    for (int32_t i = 0; i < seq->n_tokens; i++) { /* every token has a label */
+        seq->labels[i] = (i * 7 + 3) % VOCAB;
+        seq->first_label[i + 1] = i + 1;
+    }
     seq->n_labels = seq->n_tokens;
     assert_int_equal(seq->n_tokens, 36);
     t.model->chunk = chunk;

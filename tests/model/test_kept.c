@@ -34,7 +34,8 @@ static void test_common(void **state)
     b.positions[5]++;
     assert_int_equal(model_common(&a.p, &b.p), 5);
     b.positions[5]--;
-    b.targets[8] = 3;
+    for (int32_t t = 9; t <= b.p.n_tokens; t++) /* token 8 gets a label */
+        b.first_label[t]++;
     assert_int_equal(model_common(&a.p, &b.p), 8);
     /* A longer prompt that begins with the shorter one: nothing behind the shorter one's end. */
     prompted_make(&b, 34, 1, second_lengths, 2, 20);

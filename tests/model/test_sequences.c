@@ -19,14 +19,36 @@ static const char gemma[] =
     "window\":5,"
     "\"sliding_window_pattern\":3,\"query_pre_attn_scalar\":11}";
 
-/* The rows of a packed sequence with shared prefixes, each from its beginning, one segment a row. */
+/* Labels for tokens that two rows share: two of them, one that only one row has, and twice the same. */
+static void label_shared(struct packed *p)
+{
+    static const int32_t labels[][2] = {{5, 30}, {11, -1}, {8, 8}};
+    int32_t *all = calloc((size_t)p->n_labels + 6, sizeof *all), n = 0, begin = 0;
+    for (int32_t t = 0; t < p->n_tokens; t++) {
+        int32_t end = p->first_label[t + 1], shared = t - (p->segments[0].n_tokens - 3);
+        p->first_label[t] = n;
+        for (int i = 0; i < 2 && shared >= 0 && shared < 3; i++)
+            if (labels[shared][i] >= 0)
+                all[n++] = labels[shared][i];
+        while (begin < end)
+            all[n++] = p->labels[begin++];
+    }
+    free(p->labels);
+    p->labels = all;
+    p->n_labels = p->first_label[p->n_tokens] = n;
+}
+
+/* The rows of a packed sequence with shared prefixes, each from its beginning, one segment a row. Which row
+ * has which of a shared token's labels does not matter. */
 static struct packed *unshare(const struct packed *p)
 {
     struct packed *out = calloc(1, sizeof *out);
     size_t room = (size_t)p->n_tokens * (size_t)p->n_segments;
+    int32_t *taken = calloc((size_t)p->n_tokens, sizeof *taken);
     out->ids = calloc(room, sizeof(int32_t));
     out->positions = calloc(room, sizeof(int32_t));
-    out->targets = calloc(room, sizeof(int32_t));
+    out->first_label = calloc(room + 1, sizeof(int32_t));
+    out->labels = calloc((size_t)p->n_labels, sizeof(int32_t));
     out->segments = calloc((size_t)p->n_segments, sizeof *out->segments);
     for (int32_t s = 0; s < p->n_segments; s++) {
         int32_t chain[8], n = 0;
@@ -43,11 +65,13 @@ static struct packed *unshare(const struct packed *p)
             for (int32_t i = 0; i < p->segments[chain[n]].n_tokens; i++) {
                 int32_t t = p->segments[chain[n]].start + i;
                 out->ids[out->n_tokens] = p->ids[t];
-                out->positions[out->n_tokens] = g->n_tokens++;
-                out->targets[out->n_tokens++] = p->targets[t];
-                out->n_labels += p->targets[t] >= 0;
+                out->positions[out->n_tokens++] = g->n_tokens++;
+                if (taken[t] < packed_n_labels(p, t))
+                    out->labels[out->n_labels++] = p->labels[p->first_label[t] + taken[t]++];
+                out->first_label[out->n_tokens] = out->n_labels;
             }
     }
+    free(taken);
     return out;
 }
 
@@ -65,7 +89,9 @@ static void check_sharing(const char *config, const char *ops)
 {
     struct tiny t;
     tiny_open(&t, ops, config, 37, 3, false, 4, 5);
-    struct packed *shared = tiny_sequence(40, 3, true), *plain = unshare(shared);
+    struct packed *shared = tiny_sequence(40, 3, true);
+    label_shared(shared);
+    struct packed *plain = unshare(shared);
     float *g1 = calloc((size_t)t.params.n_values, sizeof *g1),
           *g2 = calloc((size_t)t.params.n_values, sizeof *g2);
     double a = loss_and_grad(&t, shared, g1), b = loss_and_grad(&t, plain, g2), largest = 0, worst = 0;
@@ -124,6 +150,7 @@ static void test_token_losses(void **state)
     struct err err = ERR_INIT;
     tiny_open(&t, "cpu", qwen, 37, 3, false, 4, 6);
     struct packed *p = tiny_sequence(V, 3, true);
+    label_shared(p);
     size_t n = (size_t)p->n_tokens;
     float *logits = malloc(n * V * sizeof *logits), *before = malloc(n * sizeof *before),
           *after = malloc(n * sizeof *after);
@@ -131,11 +158,12 @@ static void test_token_losses(void **state)
     assert_int_equal(model_logits(t.model, p, logits, &err), ST_OK);
     assert_int_equal(model_loss(t.model, p, 0, NULL, &sum, before, &err), ST_OK);
     for (size_t i = 0; i < n; i++) {
-        double total = 0;
+        double total = 0, want = 0;
         for (int j = 0; j < V; j++)
             total += exp((double)logits[i * V + (size_t)j]);
-        double want = p->targets[i] < 0 ? 0 : log(total) - (double)logits[i * V + (size_t)p->targets[i]];
-        assert_true(fabs(before[i] - want) < 1e-5);
+        for (int32_t l = p->first_label[i]; l < p->first_label[i + 1]; l++)
+            want += log(total) - (double)logits[i * V + (size_t)p->labels[l]];
+        assert_true(fabs(before[i] - want) < 2e-5);
     }
     struct segment changed = p->segments[2];
     p->ids[changed.start] = (p->ids[changed.start] + 1) % V;
@@ -144,7 +172,8 @@ static void test_token_losses(void **state)
     for (int32_t i = 0; i < p->n_tokens; i++)
         if (i < changed.start || i >= changed.start + changed.n_tokens)
             assert_memory_equal(before + i, after + i, sizeof *before);
-    memset(p->targets, 0xff, n * sizeof *p->targets); /* no labels: nothing is computed */
+    memset(p->first_label, 0, (n + 1) * sizeof *p->first_label); /* no labels: nothing is computed */
+    p->n_labels = 0;
     assert_int_equal(model_loss(t.model, p, 0, NULL, &again, after, &err), ST_OK);
     for (size_t i = 0; i < n; i++)
         assert_true(after[i] == 0);
@@ -153,6 +182,50 @@ static void test_token_losses(void **state)
     free(after);
     tiny_sequence_free(p);
     tiny_close(&t);
+}
+
+/* More labels than tokens: those of one token, against a pass for each of them. */
+static void check_many_labels(const char *ops)
+{
+    enum { T = 6, V = 40, N = 70, AT = 3 };
+    struct tiny t;
+    tiny_open(&t, ops, qwen, 37, 3, false, 4, 6);
+    int32_t ids[T] = {3, 1, 4, 1, 5, 38}, positions[T] = {0, 1, 2, 3, 4, 5}, first_label[T + 1], labels[N];
+    struct segment whole = {0, T, -1, 0};
+    struct packed p = {T, 1, N, ids, positions, first_label, labels, &whole};
+    size_t n_values = (size_t)t.params.n_values;
+    float *all = calloc(n_values, sizeof *all), *one = calloc(n_values, sizeof *one);
+    double *sum = calloc(n_values, sizeof *sum), loss_sum = 0, largest = 0, worst = 0;
+    for (int32_t l = 0; l < N; l++)
+        labels[l] = l * V / N;
+    for (int32_t i = 0; i <= T; i++)
+        first_label[i] = i > AT ? N : 0;
+    double loss = loss_and_grad(&t, &p, all);
+    for (int32_t l = 0; l < N; l++) {
+        p.labels = labels + l;
+        p.n_labels = 1;
+        for (int32_t i = 0; i <= T; i++)
+            first_label[i] = i > AT;
+        loss_sum += loss_and_grad(&t, &p, one);
+        for (size_t i = 0; i < n_values; i++)
+            sum[i] += (double)one[i];
+    }
+    for (size_t i = 0; i < n_values; i++) {
+        largest = fmax(largest, fabs(sum[i]));
+        worst = fmax(worst, fabs(sum[i] - (double)all[i]));
+    }
+    assert_true(fabs(loss - loss_sum) < 1e-6 * loss_sum);
+    assert_true(largest > 0 && worst < 1e-5 * largest);
+    free(all);
+    free(one);
+    free(sum);
+    tiny_close(&t);
+}
+
+static void test_many_labels(void **state)
+{
+    check_many_labels("reference");
+    check_many_labels("cpu");
 }
 
 /* Prefill and token-by-token decoding of several sequences at once against one full pass each. */
@@ -220,8 +293,9 @@ static void test_bad_ids(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sharing), cmocka_unit_test(test_no_leak),
-                                       cmocka_unit_test(test_token_losses), cmocka_unit_test(test_cache),
-                                       cmocka_unit_test(test_bad_ids)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sharing),      cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(test_token_losses), cmocka_unit_test(test_many_labels),
+        cmocka_unit_test(test_cache),        cmocka_unit_test(test_bad_ids)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,10 +126,9 @@ static void fill_segment(struct packed *p, int32_t s, int32_t position, int32_t 
         uint64_t z = rng_u64(seed, RNG_TEST, (uint32_t)s, (uint64_t)i);
         p->ids[t] = (int32_t)(z % (uint64_t)vocab);
         p->positions[t] = position + i;
-        p->targets[t] = i >= g->n_tokens - 1 - n_labels && i < g->n_tokens - 1
-                            ? (int32_t)((z >> 32) % (uint64_t)vocab)
-                            : -1;
-        p->n_labels += p->targets[t] >= 0;
+        if (i >= g->n_tokens - 1 - n_labels && i < g->n_tokens - 1)
+            p->labels[p->n_labels++] = (int32_t)((z >> 32) % (uint64_t)vocab);
+        p->first_label[t + 1] = p->n_labels;
     }
 }
 
@@ -147,7 +146,8 @@ struct packed *tiny_sequence(int64_t vocab, uint64_t seed, bool shared)
     }
     p->ids = calloc((size_t)p->n_tokens, sizeof(int32_t));
     p->positions = calloc((size_t)p->n_tokens, sizeof(int32_t));
-    p->targets = calloc((size_t)p->n_tokens, sizeof(int32_t));
+    p->first_label = calloc((size_t)p->n_tokens + 1, sizeof(int32_t));
+    p->labels = calloc((size_t)p->n_tokens, sizeof(int32_t));
     for (int32_t s = 0; s < 5; s++) {
         int32_t position = 0;
         for (int32_t q = p->segments[s].parent; q >= 0; q = p->segments[q].parent)
@@ -161,7 +161,8 @@ void tiny_sequence_free(struct packed *p)
 {
     free(p->ids);
     free(p->positions);
-    free(p->targets);
+    free(p->first_label);
+    free(p->labels);
     free(p->segments);
     free(p);
 }

@@ -137,23 +137,31 @@ static void test_gather_scatter(void **state)
     }
 }
 
+enum { MOST_LABELS = 5 };
+
 static void loss_case(int64_t rows, int64_t v, int64_t ld, double size, float grad_scale)
 {
     const struct ops *reference = ops_by_name("reference"), *ops = ops_by_name("cpu");
     float *logits = random_floats(rows * ld, size), *want = copy_floats(logits, rows * ld),
           *loss = guarded(rows);
     float *bits = guarded(rows * ld), *loss_bits = guarded(rows);
-    int32_t *targets = malloc((size_t)rows * sizeof *targets);
-    for (int64_t r = 0; r < rows; r++)
-        targets[r] = (int32_t)random_int(0, v - 1);
+    int32_t *labels = malloc((size_t)(rows * MOST_LABELS) * sizeof *labels),
+            *first = malloc((size_t)(rows + 1) * sizeof *first);
+    first[0] = 0;
+    for (int64_t r = 0; r < rows; r++) { /* rising, some of them the same */
+        int32_t n = r % 3 == 1 ? (int32_t)random_int(2, MOST_LABELS) : 1, *at = labels + first[r];
+        for (int32_t l = 0; l < n; l++)
+            at[l] = l % 3 == 1 ? at[l - 1] : (int32_t)random_int(l > 0 ? at[l - 1] : 0, v - 1);
+        first[r + 1] = first[r] + n;
+    }
     if (v > 10) { /* a row that is far off and one that is nearly sure */
         for (int64_t i = 0; i < v; i++)
             logits[i] += 1e4f;
-        logits[(rows - 1) * ld + targets[rows - 1]] += 30;
+        logits[(rows - 1) * ld + labels[first[rows - 1]]] += 30;
         memcpy(want, logits, (size_t)(rows * ld) * sizeof *want);
     }
     struct device *dev = device_of(reference, NULL, 1, COMPUTE_F32);
-    reference->cross_entropy(dev, want, ld, targets, loss, rows, v, grad_scale);
+    reference->cross_entropy(dev, want, ld, labels, first, loss, rows, v, grad_scale);
     reference->close(dev);
     for (int path = 0; path < N_TEST_PATHS; path++)
         for (int threads = 1; threads <= 3; threads++) {
@@ -161,7 +169,7 @@ static void loss_case(int64_t rows, int64_t v, int64_t ld, double size, float gr
             if (dev == NULL)
                 continue;
             float *got = copy_floats(logits, rows * ld), *loss2 = guarded(rows);
-            ops->cross_entropy(dev, got, ld, targets, loss2, rows, v, grad_scale);
+            ops->cross_entropy(dev, got, ld, labels, first, loss2, rows, v, grad_scale);
             if (threads == 1) {
                 memcpy(bits, got, (size_t)(rows * ld) * sizeof *bits);
                 memcpy(loss_bits, loss2, (size_t)rows * sizeof *bits);
@@ -174,7 +182,8 @@ static void loss_case(int64_t rows, int64_t v, int64_t ld, double size, float gr
                              (double)loss[r]);
             for (int64_t i = 0; i < rows * ld; i++)
                 if (!(fabs((double)got[i] - (double)want[i]) <=
-                      1e-6 * (fabs((double)want[i]) + 0.1 * fabs((double)grad_scale))))
+                      1e-6 * (fabs((double)want[i]) +
+                              0.1 * fabs((double)grad_scale) * (first[i / ld + 1] - first[i / ld]))))
                     fail_msg("gradient %lld: %.9g, not %.9g", (long long)i, (double)got[i], (double)want[i]);
             guarded_free(got, rows * ld, "logits"), guarded_free(loss2, rows, "loss");
             ops->close(dev);
@@ -182,7 +191,8 @@ static void loss_case(int64_t rows, int64_t v, int64_t ld, double size, float gr
     guarded_free(logits, rows * ld, "logits"), guarded_free(want, rows * ld, "logits");
     guarded_free(bits, rows * ld, "bits"), guarded_free(loss, rows, "loss"),
         guarded_free(loss_bits, rows, "loss");
-    free(targets);
+    free(labels);
+    free(first);
 }
 
 static void test_cross_entropy(void **state)
@@ -201,19 +211,21 @@ static void test_cross_entropy_differences(void **state)
     const struct ops *ops = ops_by_name("reference");
     struct device *dev = device_of(ops, NULL, 1, COMPUTE_F32);
     float *from = random_floats(V, 2), grad[V], loss;
-    int32_t target = 4;
+    const int32_t labels[] = {2, 4, 4}, first[] = {0, 3};
     memcpy(grad, from, sizeof grad);
-    ops->cross_entropy(dev, grad, V, &target, &loss, 1, V, 3);
+    ops->cross_entropy(dev, grad, V, labels, first, &loss, 1, V, 3);
     for (int i = 0; i < V; i++) {
         double l[2];
         for (int side = 0; side < 2; side++) {
-            double sum = 0, at = (double)from[target] + (i == target ? (side ? 1e-5 : -1e-5) : 0);
-            for (int j = 0; j < V; j++)
-                sum += exp((double)from[j] + (i == j ? (side ? 1e-5 : -1e-5) : 0));
-            l[side] = log(sum) - at;
+            double sum = 0, moved[V];
+            for (int j = 0; j < V; j++) {
+                moved[j] = (double)from[j] + (i == j ? (side ? 1e-5 : -1e-5) : 0);
+                sum += exp(moved[j]);
+            }
+            l[side] = 3 * log(sum) - moved[2] - 2 * moved[4];
         }
         assert_true(fabs((double)loss - (l[0] + l[1]) / 2) < 1e-6);
-        assert_true(fabs(3 * (l[1] - l[0]) / 2e-5 - (double)grad[i]) < 1e-5);
+        assert_true(fabs(3 * (l[1] - l[0]) / 2e-5 - (double)grad[i]) < 2e-5);
     }
     guarded_free(from, V, "logits");
     ops->close(dev);

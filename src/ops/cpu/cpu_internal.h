@@ -91,8 +91,8 @@ void cpu__gather_rows(struct device *dev, float *dst, const float *src, const in
                       int64_t n);
 void cpu__scatter_add_rows(struct device *dev, float *dst, const float *src, const int32_t *index,
                            int64_t rows, int64_t n);
-void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *targets, float *loss,
-                        int64_t n_rows, int64_t v, float grad_scale);
+void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *labels,
+                        const int32_t *first, float *loss, int64_t n_rows, int64_t v, float grad_scale);
 void cpu__add(struct device *dev, float *dst, const float *src, int64_t n);
 double cpu__sum_squares(struct device *dev, const float *x, int64_t n);
 void cpu__adamw(struct device *dev, float *p, const float *g, float *m, float *v, int64_t n,

@@ -133,15 +133,16 @@ void cpu__scatter_add_rows(struct device *dev, float *dst, const float *src, con
     }
 }
 
-void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *targets, float *loss,
-                        int64_t n_rows, int64_t v, float grad_scale)
+void cpu__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *labels,
+                        const int32_t *first, float *loss, int64_t n_rows, int64_t v, float grad_scale)
 {
     const int64_t step = rows_block(dev, n_rows, v);
 #pragma omp parallel for num_threads(dev->n_threads) schedule(static) if (step < n_rows)
     for (int64_t from = 0; from < n_rows; from += step) {
         int64_t count = cpu_min(n_rows - from, step);
         for (int64_t r = from; r < from + count; r++)
-            loss[r] = dev->kernels->cross_entropy(logits + r * ld, targets[r], v, grad_scale);
+            loss[r] = dev->kernels->cross_entropy(logits + r * ld, labels + first[r], first[r + 1] - first[r],
+                                                  v, grad_scale);
     }
 }
 

@@ -55,8 +55,8 @@ void reference__gather_rows(struct device *dev, float *dst, const float *src, co
                             int64_t rows, int64_t n);
 void reference__scatter_add_rows(struct device *dev, float *dst, const float *src, const int32_t *index,
                                  int64_t rows, int64_t n);
-void reference__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *targets,
-                              float *loss, int64_t n_rows, int64_t v, float grad_scale);
+void reference__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *labels,
+                              const int32_t *first, float *loss, int64_t n_rows, int64_t v, float grad_scale);
 void reference__add(struct device *dev, float *dst, const float *src, int64_t n);
 double reference__sum_squares(struct device *dev, const float *x, int64_t n);
 void reference__adamw(struct device *dev, float *p, const float *g, float *m, float *v, int64_t n,

@@ -46,10 +46,11 @@ void reference__scatter_add_rows(struct device *dev, float *dst, const float *sr
             dst[index[r] * n + i] += src[r * n + i];
 }
 
-void reference__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *targets,
-                              float *loss, int64_t n_rows, int64_t v, float grad_scale)
+void reference__cross_entropy(struct device *dev, float *logits, int64_t ld, const int32_t *labels,
+                              const int32_t *first, float *loss, int64_t n_rows, int64_t v, float grad_scale)
 {
     for (int64_t r = 0; r < n_rows; r++) {
+        const int32_t *at = labels + first[r], n = first[r + 1] - first[r];
         float *row = logits + r * ld;
         double max = -INFINITY, sum = 0;
         for (int64_t i = 0; i < v; i++)
@@ -57,11 +58,18 @@ void reference__cross_entropy(struct device *dev, float *logits, int64_t ld, con
         for (int64_t i = 0; i < v; i++)
             sum += exp((double)row[i] - max);
         double lse = max + log(sum);
-        loss[r] = (float)(lse - (double)row[targets[r]]);
+        double loss_sum = 0;
+        for (int32_t l = 0; l < n; l++)
+            loss_sum += lse - (double)row[at[l]];
+        loss[r] = (float)loss_sum;
         if (grad_scale == 0)
             continue;
-        for (int64_t i = 0; i < v; i++)
-            row[i] = (float)((double)grad_scale * (exp((double)row[i] - lse) - (i == targets[r] ? 1 : 0)));
+        for (int64_t i = 0; i < v; i++) {
+            int32_t hits = 0;
+            for (int32_t l = 0; l < n; l++)
+                hits += i == at[l];
+            row[i] = (float)((double)grad_scale * (n * exp((double)row[i] - lse) - hits));
+        }
     }
 }
 

@@ -30,7 +30,8 @@ void KERNEL(act_mul_back)(enum act_kind kind, float *dgate, float *dup, const fl
                           const float *up, int64_t n);
 void KERNEL(act_mul_both)(enum act_kind kind, float *restrict out, float *restrict dgate, float *restrict dup,
                           const float *dout, const float *gate, const float *up, int64_t n);
-float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad_scale);
+float KERNEL(cross_entropy)(float *logits, const int32_t *labels, int64_t n_labels, int64_t v,
+                            float grad_scale);
 void KERNEL(scale)(float *x, int64_t n, float scale);
 void KERNEL(add)(float *dst, const float *src, int64_t n);
 void KERNEL(add_scaled)(float *dst, const float *src, int64_t n, float scale);

@@ -52,7 +52,8 @@ struct kernels {
     /* act_mul and act_mul_back at once, to the same bits; nothing in place. */
     void (*act_mul_both)(enum act_kind kind, float *restrict out, float *restrict dgate, float *restrict dup,
                          const float *dout, const float *gate, const float *up, int64_t n);
-    float (*cross_entropy)(float *logits, int64_t target, int64_t v, float grad_scale);
+    float (*cross_entropy)(float *logits, const int32_t *labels, int64_t n_labels, int64_t v,
+                           float grad_scale);
     void (*scale)(float *x, int64_t n, float scale);
     void (*add)(float *dst, const float *src, int64_t n);
     void (*add_scaled)(float *dst, const float *src, int64_t n, float scale);

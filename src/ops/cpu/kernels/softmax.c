@@ -84,10 +84,32 @@ static float block_sum(const float *x)
     return v16_sum(v16_add(v16_add(sum[0], sum[1]), v16_add(sum[2], sum[3])));
 }
 
-float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad_scale)
+/* From exponentials to gradients, all of them scaled by factor but those of the labels. */
+static void label_gradients(float *e, const int32_t *labels, int64_t n_labels, int64_t v, double sum,
+                            float grad_scale)
 {
-    float max = row_max(logits, v), buffer[SUM_BLOCK], at_target = logits[target];
-    double sum = 0;
+    float factor = (float)((double)n_labels * (double)grad_scale / sum);
+    int64_t at = 0;
+    for (int64_t l = 0, hits; l < n_labels; l += hits) {
+        const int64_t label = labels[l];
+        for (hits = 1; l + hits < n_labels && labels[l + hits] == label; hits++)
+            ;
+        for (; at < label; at++)
+            e[at] *= factor;
+        e[at] = (float)((double)grad_scale * ((double)n_labels * (double)e[at] / sum - (double)hits));
+        at++;
+    }
+    for (; at < v; at++)
+        e[at] *= factor;
+}
+
+float KERNEL(cross_entropy)(float *logits, const int32_t *labels, int64_t n_labels, int64_t v,
+                            float grad_scale)
+{
+    float max = row_max(logits, v), buffer[SUM_BLOCK];
+    double sum = 0, at_labels = 0;
+    for (int64_t l = 0; l < n_labels; l++)
+        at_labels += (double)logits[labels[l]];
     for (int64_t b = 0; b < v; b += SUM_BLOCK) {
         int64_t n = v - b < SUM_BLOCK ? v - b : SUM_BLOCK;
         float *e = grad_scale != 0 ? logits + b : buffer;
@@ -95,13 +117,8 @@ float KERNEL(cross_entropy)(float *logits, int64_t target, int64_t v, float grad
             e[i] = exp_f32(logits[b + i] - max);
         sum += (double)(n == SUM_BLOCK ? block_sum(e) : row_sum(e, n));
     }
-    double loss = (double)max - (double)at_target + log(sum);
-    if (grad_scale != 0) {
-        float factor = (float)((double)grad_scale / sum);
-        float target_grad = (float)((double)grad_scale * ((double)logits[target] / sum - 1));
-        for (int64_t i = 0; i < v; i++)
-            logits[i] *= factor;
-        logits[target] = target_grad;
-    }
+    double n = (double)n_labels, loss = n * (double)max - at_labels + n * log(sum);
+    if (grad_scale != 0)
+        label_gradients(logits, labels, n_labels, v, sum, grad_scale);
     return (float)loss;
 }
