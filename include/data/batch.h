@@ -17,8 +17,6 @@ struct shard { /* the packed sequences of one virtual shard */
 };
 void shard_release(struct shard *s);
 
-/* Rows [first, end) of n_rows that virtual shard s of n_shards holds. */
-void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end);
 /* Packs rows in order into sequences of at most max_tokens (a single longer row gets its own), counted as
  * they are laid. A row's tokens behind the last one that has a label to predict are left out: no loss depends
  * on them. (A row without labels is laid whole.) With share_prefix, runs of at least 4 tokens that rows of a
@@ -32,6 +30,11 @@ enum status shard_make(struct shard *out, const struct batch_row *rows, int32_t 
 /* Puts a step's rows into the order of their tokens, so that rows that begin alike come into the same shard.
  * Their sum knows no order but that of its rounding. */
 void step_sort(struct batch_row *rows, int32_t n_rows);
+/* Deals a step's rows in their order to its virtual shards: those of shard s begin at first[s] and end at
+ * first[s + 1], first [n_shards + 1]. Each shard gets about as many tokens to compute as the others, and a
+ * row at least where there are enough of them. */
+void step_deal(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, bool share_prefix,
+               int32_t *first);
 /* How many tokens all of a step's rows begin with (none of them, nor any before, with a target, and each row
  * goes on behind them): the stem of all its sequences. 0 where it is too short to be worth its own way back,
  * and where a shard would be without rows. */

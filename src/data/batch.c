@@ -315,10 +315,9 @@ void step_sort(struct batch_row *rows, int32_t n_rows)
     qsort(rows, (size_t)n_rows, sizeof *rows, rows_compare);
 }
 
-int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards)
+/* Tokens that all rows begin with, before the first label of any. */
+static int32_t rows_common(const struct batch_row *rows, int32_t n_rows)
 {
-    if (n_rows < n_shards || n_rows < 2)
-        return 0;
     int32_t n = row_prompt(&rows[0]);
     for (int32_t i = 1; i < n_rows; i++) {
         int32_t end = row_prompt(&rows[i]), t = 0;
@@ -327,13 +326,51 @@ int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards
             t++;
         n = t;
     }
+    return n;
+}
+
+int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards)
+{
+    if (n_rows < n_shards || n_rows < 2)
+        return 0;
+    int32_t n = rows_common(rows, n_rows);
     return n < STEM_MIN ? 0 : n;
 }
 
-void shard_range(int32_t n_rows, int32_t n_shards, int32_t s, int32_t *first, int32_t *end)
+/* Tokens that row i adds behind the one before it. */
+static int32_t row_cost(const struct batch_row *rows, int32_t n_rows, int32_t i, bool share_prefix)
 {
-    *first = (int32_t)((int64_t)n_rows * s / n_shards);
-    *end = (int32_t)((int64_t)n_rows * (s + 1) / n_shards);
+    const struct batch_row *r = &rows[i];
+    int32_t needed = row_needed(r), t = 0;
+    if (!share_prefix)
+        return needed;
+    if (i == 0)
+        return needed - rows_common(rows, n_rows);
+    int32_t end = row_needed(r - 1) < needed ? row_needed(r - 1) - 1 : needed - 1;
+    while (t < end && r->ids[t] == r[-1].ids[t])
+        t++;
+    return t < SHARE_MIN ? needed : needed - t;
+}
+
+void step_deal(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, bool share_prefix,
+               int32_t *first)
+{
+    int64_t total = 0, before = 0;
+    int32_t s = 0;
+    first[0] = 0;
+    for (int32_t i = 0; i < n_rows; i++)
+        total += row_cost(rows, n_rows, i, share_prefix);
+    for (int32_t i = 0; i < n_rows; i++) {
+        const int64_t cost = row_cost(rows, n_rows, i, share_prefix);
+        const int32_t shards_left = n_shards - 1 - s, rows_left = n_rows - i;
+        /* A shard ends before row i when that is nearer to where it should end than behind it. */
+        const bool full = (2 * before + cost) * n_shards > 2 * total * (s + 1);
+        if (i > first[s] && shards_left > 0 && (full || rows_left <= shards_left))
+            first[++s] = i;
+        before += cost;
+    }
+    while (s < n_shards)
+        first[++s] = n_rows;
 }
 
 static enum status rows_check(const struct batch_row *rows, int32_t n_rows, int32_t max_tokens,

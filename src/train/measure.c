@@ -33,8 +33,8 @@ static void count_shard(struct counting *n, struct shard *shard)
 
 /* One step's rows as the shards of a rank, which come one after the other; counted and dropped. */
 static enum status count_rank(struct train_load *out, const struct train_context *c,
-                              const struct train_options *o, const struct rows *rows, int rank, bool share,
-                              struct err *err)
+                              const struct train_options *o, const struct rows *rows,
+                              const int32_t *first_row, int rank, bool share, struct err *err)
 {
     struct counting n = {.out = out, .params = c->params, .share = share};
     enum status st = ST_OK;
@@ -45,8 +45,7 @@ static enum status count_rank(struct train_load *out, const struct train_context
     tree_sum_range(o->virtual_shards, c->comm->world_size, rank, &s, &end_shard);
     for (; s < end_shard && st == ST_OK; s++) {
         struct shard shard = {0};
-        int32_t first, end;
-        shard_range((int32_t)rows->n, o->virtual_shards, s, &first, &end);
+        int32_t first = first_row[s], end = first_row[s + 1];
         if (first == end)
             continue;
         st = shard_make(&shard, rows->items + first, end - first, first, o->max_pack_tokens, share, err);
@@ -63,12 +62,18 @@ static enum status count_rank(struct train_load *out, const struct train_context
 static enum status count_step(struct train_load *out, const struct train_context *c,
                               const struct train_options *o, const struct rows *rows, struct err *err)
 {
-    for (int rank = 0; rank < c->comm->world_size; rank++)
-        TRY(count_rank(out, c, o, rows, rank, false, err));
-    step_sort(rows->items, (int32_t)rows->n);
-    for (int rank = 0; rank < c->comm->world_size; rank++)
-        TRY(count_rank(out, c, o, rows, rank, true, err));
-    return ST_OK;
+    const int32_t n_rows = (int32_t)rows->n;
+    int32_t *first_row = calloc((size_t)o->virtual_shards + 1, sizeof *first_row);
+    enum status st = first_row ? ST_OK : err_memory(err, "the shards of a step", 0);
+    for (int share = 0; share <= 1 && st == ST_OK; share++) {
+        if (share)
+            step_sort(rows->items, n_rows);
+        step_deal(rows->items, n_rows, o->virtual_shards, share, first_row);
+        for (int rank = 0; rank < c->comm->world_size && st == ST_OK; rank++)
+            st = count_rank(out, c, o, rows, first_row, rank, share, err);
+    }
+    free(first_row);
+    return st;
 }
 
 static enum status count_steps(struct train_load *out, const struct train_context *c,

@@ -29,9 +29,10 @@ enum status messages__open(struct messages *m, const struct train_context *c, co
                            .err = ERR_INIT};
     size_t n_rows = (size_t)o->batch_train * (size_t)o->grad_accum;
     m->index = calloc(n_rows, sizeof *m->index);
+    m->first_row = calloc((size_t)m->n_shards + 1, sizeof *m->first_row);
     m->shards = calloc((size_t)m->n_shards, sizeof *m->shards);
     m->parts = calloc((size_t)m->world_size, sizeof *m->parts);
-    if (m->index == NULL || m->shards == NULL || m->parts == NULL)
+    if (m->index == NULL || m->first_row == NULL || m->shards == NULL || m->parts == NULL)
         return err_memory(err, "messages of a step", n_rows * sizeof *m->index);
     return ST_OK;
 }
@@ -52,6 +53,7 @@ void messages__close(struct messages *m)
         buf_release(&m->parts[r]);
     rows__release(&m->rows);
     free(m->index);
+    free(m->first_row);
     free(m->shards);
     free(m->parts);
     memset(m, 0, sizeof *m);
@@ -59,9 +61,9 @@ void messages__close(struct messages *m)
 
 static enum status shards_make(struct messages *m, int32_t n_rows, struct step_head *head, struct err *err)
 {
+    step_deal(m->rows.items, n_rows, m->n_shards, m->share_prefix, m->first_row);
     for (int32_t s = 0; s < m->n_shards; s++) {
-        int32_t first, end;
-        shard_range(n_rows, m->n_shards, s, &first, &end);
+        int32_t first = m->first_row[s], end = m->first_row[s + 1];
         if (first == end)
             continue; /* fewer rows than shards: an empty shard adds nothing */
         TRY(shard_make(&m->shards[s], m->rows.items + first, end - first, first, m->max_tokens,

@@ -41,6 +41,7 @@ struct messages {
     int world_size;
     struct rows rows;
     int64_t *index;       /* [rows of a step] */
+    int32_t *first_row;   /* [n_shards + 1] */
     struct shard *shards; /* [n_shards] */
     struct buf *parts;    /* [world_size]; all empty when making them failed */
     int64_t step;         /* they are of; -1: none made */

@@ -302,20 +302,66 @@ static void the_bound_is_on_shared_tokens(void **unused)
     shard_release(&shared);
 }
 
-static void ranges_cover_all_rows(void **unused)
+/* Tokens of the shards' sequences, the common beginning of all rows counted once a shard. */
+static int32_t dealt_tokens(const struct rows *r, const int32_t *first, int32_t s, bool share)
 {
-    for (int32_t n = 0; n < 70; n++) {
-        for (int32_t shards = 1; shards <= 16; shards++) {
-            int32_t at = 0;
-            for (int32_t s = 0; s < shards; s++) {
-                int32_t first, end;
-                shard_range(n, shards, s, &first, &end);
-                assert_int_equal(first, at);
-                assert_in_range(end - first, n / shards, n / shards + 1);
-                at = end;
+    struct rows part = {.n = first[s + 1] - first[s]};
+    int32_t n = 0;
+    memcpy(part.row, r->row + first[s], (size_t)part.n * sizeof *part.row);
+    struct shard shard = make(&part, 0, 1 << 20, share);
+    for (int32_t q = 0; q < shard.n_sequences; q++)
+        n += shard.sequences[q].n_tokens;
+    shard_release(&shard);
+    return n;
+}
+
+static void all_rows_are_dealt(void **unused)
+{
+    static struct rows r;
+    int32_t first[17];
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        rows_draw(&r, seed);
+        for (int32_t shards = 1; shards <= 16; shards++)
+            for (int share = 0; share < 2; share++) {
+                if (share)
+                    step_sort(r.row, r.n);
+                step_deal(r.row, r.n, shards, share, first);
+                assert_int_equal(first[0], 0);
+                assert_int_equal(first[shards], r.n);
+                for (int32_t s = 0; s < shards; s++)
+                    assert_true(first[s + 1] > first[s] || (first[s + 1] == first[s] && r.n < shards));
             }
-            assert_int_equal(at, n);
+    }
+    step_deal(r.row, 0, 4, true, first);
+    for (int s = 0; s <= 4; s++)
+        assert_int_equal(first[s], 0);
+}
+
+/* Long rows and short ones: shards differ by no more than a row and what it shares, not by their rows'
+ * number. */
+static void shards_are_alike(void **unused)
+{
+    enum { N = 36, SHARDS = 4 };
+    static struct rows r;
+    int32_t first[SHARDS + 1], ids[MAX_TOKENS];
+    for (int share = 0; share < 2; share++) {
+        r.n = 0;
+        for (int32_t i = 0; i < N; i++) {
+            int32_t n = i < N / 2 ? 60 : 30; /* the long ones have their first 50 in common, all of them 10 */
+            for (int32_t t = 0; t < n; t++)
+                ids[t] = t < 10 ? t : i < N / 2 && t < 50 ? 100 + t : 1000 * (i + 1) + t;
+            rows_add(&r, ids, n, 25);
         }
+        step_deal(r.row, N, SHARDS, share, first);
+        int32_t least = INT32_MAX, most = 0;
+        for (int32_t s = 0; s < SHARDS; s++) {
+            int32_t n = dealt_tokens(&r, first, s, share);
+            least = n < least ? n : least;
+            most = n > most ? n : most;
+        }
+        assert_true(most - least <= (share ? 50 : 60));
+        /* By rows the first half's tokens are twice the second's apart, and half of them shared. */
+        assert_true(share ? first[1] > N / SHARDS : first[1] < N / SHARDS);
     }
 }
 
@@ -516,7 +562,8 @@ int main(void)
         cmocka_unit_test(short_runs_are_not_shared),
         cmocka_unit_test(short_ends_are_given_back),
         cmocka_unit_test(the_bound_is_on_shared_tokens),
-        cmocka_unit_test(ranges_cover_all_rows),
+        cmocka_unit_test(all_rows_are_dealt),
+        cmocka_unit_test(shards_are_alike),
         cmocka_unit_test(empty_rows_and_bounds_are_refused),
         cmocka_unit_test(steps_survive_their_message),
         cmocka_unit_test(rows_are_sorted),
