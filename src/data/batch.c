@@ -337,37 +337,74 @@ int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards
     return n < STEM_MIN ? 0 : n;
 }
 
-/* Tokens that row i adds behind the one before it. */
-static int32_t row_cost(const struct batch_row *rows, int32_t n_rows, int32_t i, bool share_prefix)
+/* What dealing a step's rows needs to know. */
+struct dealing {
+    const struct batch_row *rows;
+    int32_t n_rows, n_shards;
+    bool share_prefix;
+    int32_t n_common; /* tokens that all rows begin with, which each shard has anyway */
+    int64_t total;    /* what all rows add */
+};
+
+/* Tokens that row i has in common with the row before it. */
+static int32_t row_shared(const struct dealing *d, int32_t i)
 {
-    const struct batch_row *r = &rows[i];
-    int32_t needed = row_needed(r), t = 0;
-    if (!share_prefix)
-        return needed;
+    const struct batch_row *r = &d->rows[i];
+    int32_t t = 0;
+    if (!d->share_prefix)
+        return 0;
     if (i == 0)
-        return needed - rows_common(rows, n_rows);
-    int32_t end = row_needed(r - 1) < needed ? row_needed(r - 1) - 1 : needed - 1;
+        return d->n_common;
+    int32_t end = (row_needed(r) < row_needed(r - 1) ? row_needed(r) : row_needed(r - 1)) - 1;
     while (t < end && r->ids[t] == r[-1].ids[t])
         t++;
-    return t < SHARE_MIN ? needed : needed - t;
+    return t < SHARE_MIN ? 0 : t;
+}
+
+/* Tokens that row i adds behind the one before it. */
+static int32_t row_adds(const struct dealing *d, int32_t i)
+{
+    return row_needed(&d->rows[i]) - row_shared(d, i);
+}
+
+/* The row that shard s begins with, `first` or a later one, before which all rows add `before` tokens: near
+ * to its part of the whole, and so that few tokens are computed in both shards. */
+static int32_t shard_begin(const struct dealing *d, int32_t s, int32_t first, int64_t *before)
+{
+    const int64_t target = d->total * s / d->n_shards;
+    const int32_t last = d->n_rows - (d->n_shards - s); /* one row for each shard */
+    int64_t sum = *before, least = INT64_MAX;
+    int32_t best = first;
+    for (int32_t i = first; i <= last || i == first; i++) {
+        const int64_t off = sum > target ? sum - target : target - sum;
+        const int32_t again = row_shared(d, i) > d->n_common ? row_shared(d, i) - d->n_common : 0;
+        if (off + again < least) {
+            least = off + again;
+            best = i;
+            *before = sum;
+        }
+        if (sum - target > least)
+            break;
+        sum += row_adds(d, i);
+    }
+    return best;
 }
 
 void step_deal(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, bool share_prefix,
                int32_t *first)
 {
-    int64_t total = 0, before = 0;
+    struct dealing d = {.rows = rows, .n_rows = n_rows, .n_shards = n_shards, .share_prefix = share_prefix};
+    int64_t before = 0;
     int32_t s = 0;
-    first[0] = 0;
+    if (share_prefix && n_rows > 0)
+        d.n_common = rows_common(rows, n_rows);
     for (int32_t i = 0; i < n_rows; i++)
-        total += row_cost(rows, n_rows, i, share_prefix);
-    for (int32_t i = 0; i < n_rows; i++) {
-        const int64_t cost = row_cost(rows, n_rows, i, share_prefix);
-        const int32_t shards_left = n_shards - 1 - s, rows_left = n_rows - i;
-        /* A shard ends before row i when that is nearer to where it should end than behind it. */
-        const bool full = (2 * before + cost) * n_shards > 2 * total * (s + 1);
-        if (i > first[s] && shards_left > 0 && (full || rows_left <= shards_left))
-            first[++s] = i;
-        before += cost;
+        d.total += row_adds(&d, i);
+    first[0] = 0;
+    while (s + 1 < n_shards && first[s] + 1 < n_rows) {
+        before += row_adds(&d, first[s]);
+        s++;
+        first[s] = shard_begin(&d, s, first[s - 1] + 1, &before);
     }
     while (s < n_shards)
         first[++s] = n_rows;
