@@ -50,12 +50,14 @@ wait_quiet() {
         if [ $(($(busy) - before)) -lt $(($(getconf CLK_TCK) / 5)) ]; then quiet=$((quiet + 1)); else quiet=0; fi
     done
 }
-# timed COMMAND...: alone among those who take the same lock.
+# timed COMMAND...: alone among those who take the same lock. The command is not the last one: the subshell would become it, and its
+# time since it started, of which start-up is counted, would begin before the wait.
 timed() {
     (
         flock 9
         wait_quiet
         "$@"
+        exit $?
     ) 9>"$lock"
 }
 

@@ -183,7 +183,7 @@ int64_t model_capacity(const struct model *m, int64_t before, int64_t n_tokens)
 {
     if (before == 0)
         return max64(n_tokens, m->expected);
-    return n_tokens <= before ? before : max64(n_tokens, before + before / 4);
+    return n_tokens <= before ? before : max64(n_tokens, before + before / 16);
 }
 
 static size_t mib(size_t n_bytes)
