@@ -2,7 +2,7 @@
 # hosts_bytes.sh PROGRAM REPOSITORY MPIEXEC: three families in both compute modes on 1, 2 and 4 hosts: three stages with the
 # bytes of one process. Prints a table.
 . "$(dirname "$0")/lib.sh"
-common=(--set max_steps=4 --set save_steps=2 --set batch_train=4 --set grad_accum=2 --set eval_steps=3
+common=(--set max_steps=4 --set save_steps=2 --set batch_train=4 --set grad_accum=5 --set eval_steps=3
     --set keep_checkpoints=9 --set lr=1e-3 --set max_seq_len=256)
 for family in qwen3 llama gemma3_text; do need_model "$family"; done
 hosts_up 4
