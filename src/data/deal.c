@@ -1,4 +1,5 @@
-/* A step's rows before they are packed: their order, what all of them begin with, and which shard gets which. */
+/* A step's rows before they are packed: their order, what all of them begin with, and which shard gets which.
+ */
 #include "batch_internal.h"
 #include <stdlib.h>
 
