@@ -35,7 +35,7 @@ void step_sort(struct batch_row *rows, int32_t n_rows);
  * row at least where there are enough of them. */
 void step_deal(const struct batch_row *rows, int32_t n_rows, int32_t n_shards, bool share_prefix,
                int32_t *first);
-/* How many tokens all of a step's rows begin with (none of them, nor any before, with a target, and each row
+/* How many tokens all of a step's rows begin with (none of them, nor any before, with a label, and each row
  * goes on behind them): the stem of all its sequences. 0 where it is too short to be worth its own way back,
  * and where a shard would be without rows. */
 int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards);
@@ -43,7 +43,7 @@ int32_t step_stem(const struct batch_row *rows, int32_t n_rows, int32_t n_shards
 /* Facts of a step that every rank needs, and its shards: rank 0 writes one message a rank. */
 struct step_head {
     int64_t step;
-    int64_t n_labels;         /* targets of the whole global batch: the divisor of the loss */
+    int64_t n_labels;         /* of the whole global batch: the divisor of the loss */
     int64_t n_rows, n_tokens; /* of the whole batch, shared prefixes counted in each row */
     int32_t n_stem;           /* see step_stem; 0: none, or not to be used */
 };

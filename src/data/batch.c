@@ -1,6 +1,7 @@
 /* Rows to packed sequences. Common beginnings are found with a tree of token runs that grows row by row, so
  * the length that a sequence would have with one more row is known before the row is taken. */
 #include "batch_internal.h"
+#include "util/order.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,6 @@ struct node {
     int32_t first_child, next_sibling; /* -1: none */
     int32_t source;                    /* row whose tokens stand here */
     int32_t begin, end;                /* range in that row */
-    int32_t share_end;                 /* tokens before it may become common */
     int32_t row;                       /* leaf: the row; else -1 */
     int32_t segment;                   /* once placed, else -1 */
 };
@@ -27,23 +27,20 @@ struct place {
     int32_t depth;         /* tokens that the row then has in common */
 };
 
-static int32_t common_run(const struct tree *tree, const struct node *c, const struct batch_row *r,
-                          int32_t share_end)
+/* Where row r and node c part. A row keeps its last token for itself. */
+static int32_t common_run(const struct tree *tree, const struct node *c, const struct batch_row *r)
 {
-    const int32_t *ids = tree->rows[c->source].ids;
-    int32_t limit = c->share_end < share_end ? c->share_end : share_end, t = c->begin;
-    while (t < limit && ids[t] == r->ids[t])
-        t++;
-    return t;
+    const int32_t node_end = c->row < 0 ? c->end : c->end - 1, row_end = row_needed(r) - 1;
+    return ids_differ(tree->rows[c->source].ids, r->ids, c->begin, node_end < row_end ? node_end : row_end);
 }
 
-static struct place tree_find(const struct tree *tree, const struct batch_row *r, int32_t share_end)
+static struct place tree_find(const struct tree *tree, const struct batch_row *r)
 {
     struct place at = {.parent = 0, .child = -1, .depth = 0};
     for (;;) {
         int32_t best = -1, best_end = at.depth;
         for (int32_t c = tree->nodes[at.parent].first_child; c >= 0; c = tree->nodes[c].next_sibling) {
-            int32_t end = common_run(tree, &tree->nodes[c], r, share_end);
+            int32_t end = common_run(tree, &tree->nodes[c], r);
             if (end > best_end) {
                 best = c;
                 best_end = end;
@@ -80,7 +77,7 @@ static int32_t tree_split(struct tree *tree, int32_t c, int32_t depth)
         link = &tree->nodes[*link].next_sibling;
     tree->nodes[n] = *old;
     tree->nodes[n].first_child = c;
-    tree->nodes[n].end = tree->nodes[n].share_end = depth;
+    tree->nodes[n].end = depth;
     tree->nodes[n].row = -1;
     *link = n;
     old->parent = n;
@@ -89,29 +86,22 @@ static int32_t tree_split(struct tree *tree, int32_t c, int32_t depth)
     return n;
 }
 
-/* Whether the end of node c behind `depth` is better given to each node below it than kept as a run of its
- * own. */
-static bool gives_end(const struct tree *tree, int32_t c, int32_t depth)
-{
-    return tree->nodes[c].row < 0 && tree->nodes[c].end - depth < SHARE_MIN;
-}
-
-/* Tokens that node c's end behind `depth` then takes beyond what it takes now. */
+/* A shared run's end behind `depth` is given to each node below it when it is too short for a run of its own:
+ * how many tokens that takes beyond what it takes now. 0: it is kept, or c is a leaf. */
 static int32_t given_tokens(const struct tree *tree, int32_t c, int32_t depth)
 {
-    int32_t n = -1;
-    for (int32_t child = tree->nodes[c].first_child; child >= 0; child = tree->nodes[child].next_sibling)
-        n++;
-    return n * (tree->nodes[c].end - depth);
+    const struct node *n = &tree->nodes[c];
+    int32_t more = -1;
+    if (n->row >= 0 || n->end - depth >= SHARE_MIN)
+        return 0;
+    for (int32_t child = n->first_child; child >= 0; child = tree->nodes[child].next_sibling)
+        more++;
+    return more * (n->end - depth);
 }
 
-/* Makes node c, or a new one in its place, end at `depth`; returns it. */
-static int32_t tree_cut(struct tree *tree, int32_t c, int32_t depth)
+static int32_t tree_give(struct tree *tree, int32_t c, int32_t depth)
 {
-    if (!gives_end(tree, c, depth))
-        return tree_split(tree, c, depth);
-    tree->n_tokens += given_tokens(tree, c, depth);
-    tree->nodes[c].end = tree->nodes[c].share_end = depth;
+    tree->nodes[c].end = depth;
     for (int32_t child = tree->nodes[c].first_child; child >= 0; child = tree->nodes[child].next_sibling)
         tree->nodes[child].begin = depth;
     return c;
@@ -121,23 +111,20 @@ static int32_t tree_cut(struct tree *tree, int32_t c, int32_t depth)
 static bool tree_add(struct tree *tree, int32_t i, int32_t max_tokens, bool share_prefix)
 {
     const struct batch_row *r = &tree->rows[i];
-    int32_t needed = row_needed(r), share_end = share_prefix ? needed - 1 : 0;
-    struct place at = tree_find(tree, r, share_end);
-    int32_t added = needed - at.depth, given = 0;
-    if (at.child >= 0 && gives_end(tree, at.child, at.depth))
-        given = given_tokens(tree, at.child, at.depth);
+    struct place at = {.parent = 0, .child = -1, .depth = 0};
+    if (share_prefix)
+        at = tree_find(tree, r);
+    int32_t needed = row_needed(r), added = needed - at.depth;
+    int32_t given = at.child >= 0 ? given_tokens(tree, at.child, at.depth) : 0;
     if (tree->n_nodes > 1 && (added > max_tokens - given || tree->n_tokens > max_tokens - given - added))
         return false;
     if (at.child >= 0)
-        at.parent = tree_cut(tree, at.child, at.depth);
-    tree_node(tree, (struct node){.parent = at.parent,
-                                  .first_child = -1,
-                                  .source = i,
-                                  .begin = at.depth,
-                                  .end = needed,
-                                  .share_end = share_end,
-                                  .row = i});
-    tree->n_tokens += added;
+        at.parent = given > 0 ? tree_give(tree, at.child, at.depth) : tree_split(tree, at.child, at.depth);
+    tree_node(
+        tree,
+        (struct node){
+            .parent = at.parent, .first_child = -1, .source = i, .begin = at.depth, .end = needed, .row = i});
+    tree->n_tokens += added + given;
     for (int32_t t = 0; t < needed; t++)
         tree->n_labels += row_label(r, t) >= 0;
     return true;
@@ -225,12 +212,6 @@ static void leaves_labels(struct packed *p, const struct tree *tree, bool put)
             leaf_labels(p, tree, &tree->nodes[leaf], put);
 }
 
-static int ids_compare(const void *left, const void *right)
-{
-    const int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;
-    return (a > b) - (a < b);
-}
-
 static void place_labels(struct packed *p, const struct tree *tree)
 {
     leaves_labels(p, tree, false);
@@ -240,7 +221,7 @@ static void place_labels(struct packed *p, const struct tree *tree)
     for (int32_t t = 0; t < p->n_tokens; t++)
         if (packed_n_labels(p, t) > 1)
             qsort(p->labels + p->first_label[t], (size_t)packed_n_labels(p, t), sizeof *p->labels,
-                  ids_compare);
+                  order_int32);
 }
 
 /* Leaves in the order of the rows, each common run just before the first row that needs it. */

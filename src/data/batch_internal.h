@@ -7,6 +7,14 @@
 /* Sharing fewer tokens than this costs more in bookkeeping than it saves. */
 #define SHARE_MIN 4
 
+/* The first place from t on where a and b differ, or end. */
+static inline int32_t ids_differ(const int32_t *a, const int32_t *b, int32_t t, int32_t end)
+{
+    while (t < end && a[t] == b[t])
+        t++;
+    return t;
+}
+
 /* What token t of a row is to predict, or -1. */
 static inline int32_t row_label(const struct batch_row *r, int32_t t)
 {

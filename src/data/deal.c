@@ -8,10 +8,8 @@
 
 static int runs_compare(const int32_t *a, const int32_t *b, int32_t n)
 {
-    for (int32_t t = 0; t < n; t++)
-        if (a[t] != b[t])
-            return a[t] < b[t] ? -1 : 1;
-    return 0;
+    const int32_t t = ids_differ(a, b, 0, n);
+    return t == n ? 0 : a[t] < b[t] ? -1 : 1;
 }
 
 /* Total but for rows that are equal in everything, whose order nobody sees. */
@@ -35,11 +33,8 @@ static int32_t rows_common(const struct batch_row *rows, int32_t n_rows)
 {
     int32_t n = row_prompt(&rows[0]);
     for (int32_t i = 1; i < n_rows; i++) {
-        int32_t end = row_prompt(&rows[i]), t = 0;
-        n = n < end ? n : end;
-        while (t < n && rows[i].ids[t] == rows[0].ids[t])
-            t++;
-        n = t;
+        int32_t end = row_prompt(&rows[i]);
+        n = ids_differ(rows[i].ids, rows[0].ids, 0, n < end ? n : end);
     }
     return n;
 }
@@ -65,15 +60,13 @@ struct dealing {
 static int32_t row_shared(const struct dealing *d, int32_t i)
 {
     const struct batch_row *r = &d->rows[i];
-    int32_t t = 0;
     if (!d->share_prefix)
         return 0;
     if (i == 0)
         return d->n_common;
     int32_t end = (row_needed(r) < row_needed(r - 1) ? row_needed(r) : row_needed(r - 1)) - 1;
-    while (t < end && r->ids[t] == r[-1].ids[t])
-        t++;
-    return t < SHARE_MIN ? 0 : t;
+    const int32_t n = ids_differ(r->ids, r[-1].ids, 0, end);
+    return n < SHARE_MIN ? 0 : n;
 }
 
 /* Tokens that row i adds behind the one before it. */

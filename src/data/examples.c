@@ -2,6 +2,7 @@
 #include "data/examples.h"
 #include "examples_internal.h"
 #include "util/file.h"
+#include "util/order.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,18 +41,12 @@ void example_release(struct example *e)
     *e = (struct example)EXAMPLE_INIT;
 }
 
-static int compare_int(const void *a, const void *b)
-{
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void codes_sort(struct text_entry *t)
 {
     int32_t n = 0;
     if (t->n_codes == 0)
         return;
-    qsort(t->codes, (size_t)t->n_codes, sizeof *t->codes, compare_int);
+    qsort(t->codes, (size_t)t->n_codes, sizeof *t->codes, order_int32);
     for (int32_t i = 0; i < t->n_codes; i++) {
         if (n == 0 || t->codes[n - 1] != t->codes[i])
             t->codes[n++] = t->codes[i];
@@ -168,7 +163,7 @@ static enum status index_lengths(struct examples *x, struct err *err)
     for (int32_t i = 0; i < x->n_stats; i++) { /* next[i] is now the end of text i */
         struct text_entry *t = &x->stats[i];
         int32_t *own = lens + next[i] - t->n_rows;
-        qsort(own, (size_t)t->n_rows, sizeof *own, compare_int);
+        qsort(own, (size_t)t->n_rows, sizeof *own, order_int32);
         int64_t middle = t->n_rows / 2;
         t->min_len = own[0];
         t->max_len = own[t->n_rows - 1];
@@ -180,7 +175,7 @@ static enum status index_lengths(struct examples *x, struct err *err)
             t->capacity = t->n_codes;
         }
     }
-    qsort(lens, (size_t)x->n_rows, sizeof *lens, compare_int);
+    qsort(lens, (size_t)x->n_rows, sizeof *lens, order_int32);
     x->median_len = lens[x->n_rows / 2];
     free(lens);
     free(next);

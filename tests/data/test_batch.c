@@ -1,6 +1,7 @@
 /* Packed sequences: whatever is shared, walking up the segments gives back the rows, as far as their losses
  * need them, and each token has the labels of all rows through it. */
 #include "data/batch.h"
+#include "util/order.h"
 #include "util/rng.h"
 
 #include <setjmp.h>
@@ -68,11 +69,6 @@ struct wanted {
     int32_t n[MAX_ROWS * MAX_TOKENS], labels[MAX_ROWS * MAX_TOKENS][MAX_ROWS];
 };
 
-static int ids_compare(const void *a, const void *b)
-{
-    return *(const int32_t *)a - *(const int32_t *)b;
-}
-
 static void check_labels(const struct packed *p, struct wanted *w)
 {
     assert_int_equal(p->first_label[0], 0);
@@ -80,7 +76,7 @@ static void check_labels(const struct packed *p, struct wanted *w)
     for (int32_t t = 0; t < p->n_tokens; t++) {
         size_t n = (size_t)w->n[t];
         assert_int_equal(packed_n_labels(p, t), w->n[t]);
-        qsort(w->labels[t], n, sizeof(int32_t), ids_compare);
+        qsort(w->labels[t], n, sizeof(int32_t), order_int32);
         assert_memory_equal(p->labels + p->first_label[t], w->labels[t], n * sizeof(int32_t));
     }
 }
